@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Lint, types and the whole test suite, in an environment with the pinned dependencies and the oracles.
+#   bash tools/test.sh                    everything
+#   bash tools/test.sh --quick            without the oracles (no torch, no transformers)
+#   bash tools/test.sh -k attention -x    further arguments go to pytest
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+quick=0
+arguments=()
+for argument in "$@"; do
+  if [ "$argument" = --quick ]; then quick=1; else arguments+=("$argument"); fi
+done
+
+if [ "$quick" = 1 ]; then
+  prepare_environment test
+  arguments=(-m "not oracle" ${arguments[@]+"${arguments[@]}"})
+else
+  prepare_environment test oracles
+fi
+cd "$root"
+"$venv/bin/python" -m ruff check .
+"$venv/bin/python" -m mypy
+"$venv/bin/python" -m pytest ${arguments[@]+"${arguments[@]}"}
