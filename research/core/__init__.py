@@ -1,0 +1,1 @@
+"""What every room stands on: types, tree surgery by path, precision, meshes."""
