@@ -1,0 +1,17 @@
+"""How good a model is: text metrics with intervals, compression baselines, trivial baselines."""
+
+from research.evaluation.baselines import most_common, nearest
+from research.evaluation.compression import ngram_bits_per_byte, xz_bits_per_byte
+from research.evaluation.text_metrics import Interval, bits_per_byte, bootstrap, exact_match, rouge
+
+__all__ = [
+    "Interval",
+    "bits_per_byte",
+    "bootstrap",
+    "exact_match",
+    "most_common",
+    "nearest",
+    "ngram_bits_per_byte",
+    "rouge",
+    "xz_bits_per_byte",
+]

@@ -1,0 +1,56 @@
+"""Answers that need no model: what any trained model has to beat before its score means something."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import sparse
+
+
+def most_common(answers: Sequence[str]) -> str:
+    """The most frequent training answer, the earliest one when several are equally frequent."""
+    if not answers:
+        raise ValueError("the most common answer needs at least one training answer; got none")
+    return Counter(answers).most_common(1)[0][0]
+
+
+def nearest(train_prompts: Sequence[str], train_answers: Sequence[str], prompts: Sequence[str]) -> list[str]:
+    """For each prompt the answer of the most similar training prompt: cosine of tf-idf word vectors.
+
+    tf-idf(w, p) = count(w in p) · ln(n / prompts with w), over the words of the training prompts. Ties go to the
+    earlier training prompt. Raises ValueError when there are no training prompts or lengths differ.
+    """
+    if len(train_prompts) != len(train_answers) or not train_prompts:
+        raise ValueError(
+            "nearest needs as many training prompts as answers, at least one; "
+            f"got {len(train_prompts)} and {len(train_answers)}"
+        )
+    vocabulary: dict[str, int] = {}
+    for prompt in train_prompts:
+        for word in _words(prompt):
+            vocabulary.setdefault(word, len(vocabulary))
+    known, asked = _counts(train_prompts, vocabulary), _counts(prompts, vocabulary)
+    with_word = np.bincount(known.indices, minlength=len(vocabulary))
+    idf = sparse.diags_array(np.log(len(train_prompts) / np.maximum(with_word, 1)))
+    known, asked = known @ idf, asked @ idf
+    # The asked prompt's own norm changes no ranking, so only the known ones are divided by theirs.
+    norms = np.sqrt(np.asarray(known.multiply(known).sum(axis=1)).ravel())
+    similarity = (asked @ known.T).toarray() / np.maximum(norms, 1e-12)
+    return [train_answers[i] for i in similarity.argmax(axis=1)]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
+
+
+def _counts(texts: Sequence[str], vocabulary: dict[str, int]) -> sparse.csr_array:
+    """Word counts [texts, vocabulary]; words outside the vocabulary are left out."""
+    rows, columns, values = [], [], []
+    for row, text in enumerate(texts):
+        for word, n in Counter(w for w in _words(text) if w in vocabulary).items():
+            rows.append(row)
+            columns.append(vocabulary[word])
+            values.append(float(n))
+    shape = (len(texts), max(len(vocabulary), 1))
+    return sparse.coo_array((values, (rows, columns)), shape=shape, dtype=np.float64).tocsr()
