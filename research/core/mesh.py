@@ -1,0 +1,188 @@
+"""Meshes: (path pattern -> layout) rules, one table for weights and whatever follows them (optimizer moments).
+
+Axes of a mesh, all optional: `data` (batch), `fsdp` (batch, and weights cut over it), `tensor` (heads, feed-forward
+and vocabulary cut over it), `sequence` (positions). A layout is written for the trailing axes of a weight, so the
+layer axis in front of a stack needs no entry. Types are `AxisType.Auto`: XLA inserts the communication.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from research.core import tree
+
+AXES = ("data", "fsdp", "tensor", "sequence")
+BATCH_AXES = ("data", "fsdp")
+
+Spec: TypeAlias = tuple[str | tuple[str, ...] | None, ...]
+Rules: TypeAlias = Sequence[tuple[str, Spec]]
+Heads: TypeAlias = Sequence[tuple[str, int]]
+
+RULES: Rules = (
+    (r".*embed/tokens/embedding", ("tensor", "fsdp")),
+    (r".*(positions|types)/embedding", (None, "fsdp")),
+    (r".*relative/embedding", (None, "tensor")),
+    (r".*(attention|cross)/(q|k|v)/kernel", ("fsdp", "tensor")),
+    (r".*(attention|cross)/(q|k|v)/bias", ("tensor",)),
+    (r".*(attention|cross)/o/kernel", ("tensor", "fsdp")),
+    (r".*mlp/(up|gate)/kernel", ("fsdp", "tensor")),
+    (r".*mlp/(up|gate)/bias", ("tensor",)),
+    (r".*mlp/down/kernel", ("tensor", "fsdp")),
+    (r".*head/output/kernel", ("fsdp", "tensor")),
+    (r".*head/output/bias", ("tensor",)),
+    (r".*kernel", ("fsdp", None)),
+    (r".*(scale|bias)", (None,)),
+)
+"""Layouts of the parameter tree of `research.models`; prepend rules for anything else."""
+
+
+def make_mesh(axes: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh of the given sizes over the first devices; one size may be -1 (all that are left).
+
+    Raises:
+      ValueError: an unknown axis, a bad size, or sizes that do not fit the devices.
+    """
+    pool = list(jax.devices() if devices is None else devices)
+    if unknown := sorted(set(axes) - set(AXES)):
+        raise ValueError(f"unknown mesh axes {unknown}; have {list(AXES)}")
+    sizes = {name: int(axes.get(name, 1)) for name in AXES}
+    free = [name for name, size in sizes.items() if size == -1]
+    if len(free) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
+        raise ValueError(f"mesh sizes must be positive, at most one of them -1; given {dict(axes)}")
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if free:
+        if len(pool) % fixed:
+            raise ValueError(f"mesh {dict(axes)} does not divide {len(pool)} devices: {fixed} is no divisor")
+        sizes[free[0]] = len(pool) // fixed
+    total = math.prod(sizes.values())
+    if total > len(pool):
+        raise ValueError(f"mesh {dict(axes)} needs {total} devices, there are {len(pool)} ({pool[0].platform})")
+    kinds = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=kinds, devices=pool[:total])
+
+
+def specs(params: Any, rules: Rules, mesh: Mesh, *, heads: Heads = ()) -> dict[str, PartitionSpec]:
+    """path -> layout of every weight; the first matching rule wins. Mesh axes of size 1 are left out.
+
+    heads: (pattern, count) pairs: the axis of such a weight that is cut over `tensor` is made of `count` heads,
+    which are not cut themselves.
+
+    Raises:
+      ValueError: a weight that no rule covers or that an axis of the mesh does not divide; names path, shape, axis.
+    """
+    out = {}
+    for path, leaf in tree.paths(params).items():
+        name, shape = tree.generic(path), tuple(leaf.shape)
+        spec = next((spec for pattern, spec in rules if re.fullmatch(pattern, name)), None)
+        if spec is None:
+            raise ValueError(f"no sharding rule covers {path!r} of shape {shape}; rules: {[p for p, _ in rules]}")
+        if len(spec) > len(shape):
+            raise ValueError(f"sharding rule {spec} has more axes than {path!r} of shape {shape}")
+        full = (None,) * (len(shape) - len(spec)) + tuple(_present(entry, mesh) for entry in spec)
+        count = next((n for pattern, n in heads if re.fullmatch(pattern, name)), None)
+        _check(path, shape, full, mesh, count)
+        out[path] = PartitionSpec(*full)
+    return out
+
+
+def _names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (entry,) if isinstance(entry, str) else (entry or ())
+
+
+def _size(entry: str | tuple[str, ...] | None, mesh: Mesh) -> int:
+    return math.prod(mesh.shape.get(name, 1) for name in _names(entry))
+
+
+def _present(entry: str | tuple[str, ...] | None, mesh: Mesh) -> str | tuple[str, ...] | None:
+    kept = tuple(name for name in _names(entry) if mesh.shape.get(name, 1) > 1)
+    return kept[0] if len(kept) == 1 else (kept or None)
+
+
+def _check(path: str, shape: tuple[int, ...], spec: Sequence[Any], mesh: Mesh, count: int | None) -> None:
+    for axis, entry in enumerate(spec):
+        if "tensor" in _names(entry) and count is not None and count % mesh.shape["tensor"]:
+            raise ValueError(
+                f"{path!r} of shape {shape} holds {count} heads, which mesh axis 'tensor' of size "
+                f"{mesh.shape['tensor']} does not divide; change the mesh or put a rule in front that does not cut it"
+            )
+        if shape[axis] % _size(entry, mesh):
+            raise ValueError(
+                f"axis {axis} of {path!r} of shape {shape} is not divisible by mesh axis {entry!r} of size "
+                f"{_size(entry, mesh)}; change the mesh or put a rule in front that does not cut it"
+            )
+
+
+def shardings(params: Any, rules: Rules, mesh: Mesh, *, heads: Heads = ()) -> Any:
+    """`specs` as a tree of `NamedSharding` of the same structure as `params`."""
+    table = specs(params, rules, mesh, heads=heads)
+    return tree.map_with_path(lambda path, _: NamedSharding(mesh, table[path]), params)
+
+
+def follow(other: Any, params: Any, table: Mapping[str, PartitionSpec], mesh: Mesh) -> Any:
+    """Layouts for a tree that holds weights or things shaped like them: each leaf follows the weight whose path
+    its own path contains; factored moments lose the axis they lack; everything else is replicated."""
+    shapes = {path: tuple(leaf.shape) for path, leaf in tree.paths(params).items()}
+
+    def layout(path: str, leaf: Any) -> NamedSharding:
+        owner = _owner(path, table)
+        spec = _reduced(tuple(leaf.shape), shapes[owner], tuple(table[owner])) if owner else ()
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return tree.map_with_path(layout, other)
+
+
+def _owner(path: str, table: Mapping[str, Any]) -> str | None:
+    parts = path.split("/")
+    spans = ((i, j) for i in range(len(parts)) for j in range(len(parts), i, -1))
+    return next((name for i, j in spans if (name := "/".join(parts[i:j])) in table), None)
+
+
+def _reduced(shape: tuple[int, ...], full: tuple[int, ...], spec: Spec) -> Spec:
+    if shape == full:
+        return spec
+    for axis in range(len(full)):
+        if shape == full[:axis] + full[axis + 1 :]:
+            return spec[:axis] + spec[axis + 1 :]
+    return ()
+
+
+def batch_shardings(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedSharding]:
+    """Rows over `data` and `fsdp`, positions (axis 1) over `sequence`.
+
+    Raises:
+      ValueError: rows or positions that the mesh does not divide; names the array, its shape and the axis.
+    """
+    out = {}
+    for name, array in batch.items():
+        shape = tuple(array.shape)
+        spec: Spec = tuple(_present(entry, mesh) for entry in (BATCH_AXES, "sequence")[: len(shape)])
+        for axis, (entry, wanted) in enumerate(zip(spec, ("data x fsdp", "sequence"), strict=False)):
+            if shape[axis] % _size(entry, mesh):
+                raise ValueError(
+                    f"axis {axis} of batch[{name!r}] of shape {shape} is not divisible by {wanted} = "
+                    f"{_size(entry, mesh)} of the mesh"
+                )
+        out[name] = NamedSharding(mesh, PartitionSpec(*spec))
+    return out
+
+
+def place(batch: Mapping[str, Any], mesh: Mesh | None) -> dict[str, jax.Array]:
+    """A host batch on the devices; with several hosts, each gives its own rows."""
+    if mesh is None:
+        return {name: jax.device_put(array) for name, array in batch.items()}
+    processes = jax.process_count()
+    whole = {
+        name: jax.ShapeDtypeStruct((array.shape[0] * processes, *array.shape[1:]), array.dtype)
+        for name, array in batch.items()
+    }
+    layout = batch_shardings(whole, mesh)
+    if processes == 1:
+        return {name: jax.device_put(array, layout[name]) for name, array in batch.items()}
+    return {
+        name: jax.make_array_from_process_local_data(layout[name], np.asarray(array)) for name, array in batch.items()
+    }
