@@ -1,0 +1,26 @@
+"""What a run shows to people: tables and progress in the terminal, figures, one self-contained page."""
+
+from research.report.page import cards, columns, details, document, figure, note, section, table, text, tokens
+from research.report.plots import bars, curves, save, svg
+from research.report.terminal import Steps, print_table, rich_table, seconds
+
+__all__ = [
+    "Steps",
+    "bars",
+    "cards",
+    "columns",
+    "curves",
+    "details",
+    "document",
+    "figure",
+    "note",
+    "print_table",
+    "rich_table",
+    "save",
+    "seconds",
+    "section",
+    "svg",
+    "table",
+    "text",
+    "tokens",
+]

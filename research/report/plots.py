@@ -1,0 +1,137 @@
+"""Figures drawn without a display, and the same figures as SVG that follows the colours of the page around it."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Readable on white and on near-black alike, and in this order also for colour-blind eyes.
+COLOURS = ("#2f81d8", "#e08a2c", "#2fa37c", "#c5539a", "#8d7be8", "#8a949e")
+# Drawn in this colour, text and axes become the text colour of the page when the figure is inlined.
+INK = "#5b6570"
+
+Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
+
+
+def curves(
+    series: Series,
+    *,
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    log_y: bool = False,
+    levels: Mapping[str, float] | None = None,
+    size: tuple[float, float] = (6.4, 3.4),
+) -> Figure:
+    """Lines through (x, y) points, one per name, with dashed horizontal `levels` to compare them against.
+
+    Raises ValueError when there is no series or one has unequally many x and y.
+    """
+    if not series:
+        raise ValueError("a figure of curves needs at least one series; got none")
+    figure, axes = _figure(size)
+    for index, (name, (x, y)) in enumerate(series.items()):
+        if len(x) != len(y):
+            raise ValueError(f"series {name!r} has {len(x)} x values and {len(y)} y values")
+        marker = "o" if len(x) < 25 else None
+        axes.plot(x, y, label=name, color=_colour(index), linewidth=1.8, marker=marker, markersize=3.5)
+    for index, (name, value) in enumerate((levels or {}).items()):
+        axes.axhline(value, label=name, color=_colour(len(series) + index), linewidth=1.3, linestyle=(0, (5, 3)))
+    if log_x:
+        axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    _legend(axes)
+    return figure
+
+
+def bars(
+    groups: Mapping[str, Mapping[str, float | tuple[float, float, float]]],
+    *,
+    y_label: str,
+    size: tuple[float, float] = (6.4, 3.4),
+) -> Figure:
+    """Bars side by side: `groups[group][name]` is a value or (low, value, high), drawn with its interval.
+
+    Raises ValueError when there is no group or the groups have different names in them.
+    """
+    if not groups:
+        raise ValueError("a figure of bars needs at least one group; got none")
+    names = list(next(iter(groups.values())))
+    for group, values in groups.items():
+        if list(values) != names:
+            raise ValueError(f"group {group!r} has bars {list(values)}, the first group has {names}")
+    figure, axes = _figure(size)
+    width = 0.8 / len(names)
+    for index, name in enumerate(names):
+        triples = np.array([_triple(values[name]) for values in groups.values()])
+        at = np.arange(len(groups)) + (index - (len(names) - 1) / 2) * width
+        low, value, high = triples.T
+        axes.bar(at, value, width * 0.92, label=name, color=_colour(index))
+        if (high > low).any():
+            spread = np.maximum(np.stack([value - low, high - value]), 0)
+            axes.errorbar(at, value, yerr=spread, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
+    axes.set_xticks(np.arange(len(groups)), list(groups))
+    axes.set_ylabel(y_label)
+    _legend(axes)
+    return figure
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Writes a figure to a .png (twice the screen resolution), .pdf or .svg file, folders made as needed."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=160, bbox_inches="tight")
+    return path
+
+
+def svg(figure: Figure) -> str:
+    """A figure as an `<svg>` element whose text and axes take the text colour and font of the page around it."""
+    buffer = io.StringIO()
+    # A fixed salt keeps ids, and so the page, equal from run to run; text stays text and can be searched.
+    with matplotlib.rc_context({"svg.hashsalt": "lifecycle", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight")
+    drawn = buffer.getvalue()
+    drawn = drawn[drawn.index("<svg") :]
+    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.S)
+    drawn = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", drawn, count=1)
+    drawn = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 width="100%" role="img"', drawn, count=1)
+    drawn = re.sub(r" font-family: [^;\"]*;", "", drawn)
+    return drawn.replace(INK, "currentColor").strip()
+
+
+def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=size, layout="constrained", facecolor="none")
+    axes = figure.add_subplot(facecolor="none")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(INK)
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+    axes.grid(axis="y", color=INK, alpha=0.18, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _legend(axes: Axes) -> None:
+    # Outside the axes, above them: no curve is ever hidden behind a legend.
+    entries = len(axes.get_legend_handles_labels()[1])
+    if entries > 1:
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=min(entries, 4), frameon=False, labelcolor=INK, fontsize=9
+        )
+
+
+def _triple(value: float | tuple[float, float, float]) -> tuple[float, float, float]:
+    return value if isinstance(value, tuple) else (value, value, value)
+
+
+def _colour(index: int) -> str:
+    return COLOURS[index % len(COLOURS)]

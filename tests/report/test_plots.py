@@ -1,0 +1,50 @@
+from xml.etree import ElementTree
+
+import pytest
+
+from research.report import bars, curves, save, svg
+
+SERIES = {"train": ([1, 2, 3], [3.0, 2.0, 1.5]), "held out": ([1, 2, 3], [3.1, 2.3, 2.0])}
+
+
+def test_curves_draw_every_series_and_level():
+    figure = curves(SERIES, x_label="step", y_label="loss", levels={"xz": 1.9}, log_y=True)
+    (axes,) = figure.axes
+    assert [line.get_label() for line in axes.get_lines()] == ["train", "held out", "xz"]
+    assert list(axes.get_lines()[1].get_ydata()) == [3.1, 2.3, 2.0]
+    assert axes.get_yscale() == "log"
+
+
+def test_svg_is_well_formed_and_takes_the_colours_of_the_page():
+    drawn = svg(curves(SERIES, x_label="step", y_label="loss <nats>"))
+    root = ElementTree.fromstring(drawn)
+    assert root.tag.endswith("svg") and root.get("width") == "100%"
+    assert "currentColor" in drawn and "font-family" not in drawn
+    shown = {t.text for t in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"step", "loss <nats>", "train", "held out"} <= shown
+    assert drawn == svg(curves(SERIES, x_label="step", y_label="loss <nats>"))
+
+
+def test_bars_with_intervals():
+    figure = bars({"R1": {"before": 0.1, "after": (0.2, 0.3, 0.4)}, "R2": {"before": 0.0, "after": 0.1}}, y_label="F")
+    heights = [patch.get_height() for patch in figure.axes[0].patches]
+    assert heights == [0.1, 0.0, 0.3, 0.1]
+
+
+def test_save_makes_folders(tmp_path):
+    path = save(curves(SERIES, x_label="x", y_label="y"), tmp_path / "new" / "a.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: curves({}, x_label="", y_label=""), "got none"),
+        (lambda: curves({"a": ([1], [1, 2])}, x_label="", y_label=""), "1 x values and 2 y values"),
+        (lambda: bars({}, y_label=""), "got none"),
+        (lambda: bars({"a": {"x": 1.0}, "b": {"y": 1.0}}, y_label=""), "'b' has bars"),
+    ],
+)
+def test_refusals(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
