@@ -1,0 +1,91 @@
+"""The key/value cache: an argument and a return value, one pair of arrays per layer and shared bookkeeping.
+
+B batch · S slots · K key/value heads · H head size
+"""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+from flax import struct
+
+from research.core.types import Array
+
+
+@struct.dataclass
+class KV:
+    """Keys and values of one layer, [B, S, K, H] each."""
+
+    k: Array
+    v: Array
+
+
+@struct.dataclass
+class Cache:
+    """What has been attended to so far.
+
+    Attributes:
+      layers: one `KV` per layer.
+      positions: [B, S], the position held by each slot, -1 where it is empty.
+      segments: [B, S], the segment held by each slot, 0 where it is empty.
+      next: [B], the slot that each row writes next.
+      cross: one fixed `KV` per layer over the encoder's output; None without an encoder.
+      cross_segments: [B, S'], segments of the encoder's output, 0 is padding.
+    """
+
+    layers: tuple[KV, ...]
+    positions: Array
+    segments: Array
+    next: Array
+    cross: tuple[KV, ...] | None = None
+    cross_segments: Array | None = None
+
+    @property
+    def length(self) -> int:
+        """How many slots there are."""
+        return self.positions.shape[1]
+
+
+def empty(batch: int, length: int, layers: int, kv_heads: int, head_dim: int, dtype: jnp.dtype) -> Cache:
+    """A cache of `length` empty slots."""
+    kv = tuple(KV(*(jnp.zeros((batch, length, kv_heads, head_dim), dtype) for _ in "kv")) for _ in range(layers))
+    blank = jnp.zeros((batch, length), jnp.int32)
+    return Cache(layers=kv, positions=blank - 1, segments=blank, next=jnp.zeros((batch,), jnp.int32))
+
+
+def _put(old: Array, new: Array, slots: Array) -> Array:
+    rows = jnp.arange(old.shape[0])[:, None]
+    return old.at[rows, slots].set(new.astype(old.dtype), mode="drop", unique_indices=True)
+
+
+def slots(cache: Cache, length: int) -> Array:
+    """The slots [B, T] that the next `length` tokens of each row go to."""
+    return cache.next[:, None] + jnp.arange(length)[None]
+
+
+def write(kv: KV, k: Array, v: Array, where: Array) -> KV:
+    """One layer's new keys and values [B, T, K, H] put into slots [B, T]; slots past the end are dropped."""
+    return KV(_put(kv.k, k, where), _put(kv.v, v, where))
+
+
+def advance(cache: Cache, positions: Array, segments: Array) -> Cache:
+    """The bookkeeping after T tokens with these positions and segments [B, T].
+
+    Padding (segment 0) leaves its slot empty. `next` moves behind the last real token, so right padding is
+    overwritten by the next write, and left padding stays an empty slot.
+    """
+    length = positions.shape[1]
+    where = slots(cache, length)
+    real = segments > 0
+    moved = jnp.max(jnp.where(real, jnp.arange(1, length + 1)[None], 0), axis=1)
+    return replace(
+        cache,
+        positions=_put(cache.positions, jnp.where(real, positions, -1), where),
+        segments=_put(cache.segments, segments, where),
+        next=cache.next + moved.astype(jnp.int32),
+    )
+
+
+def next_positions(cache: Cache, segments: Array) -> Array:
+    """Positions [B, T] of new tokens that go on counting where each row stopped."""
+    held = jnp.max(cache.positions, axis=1, keepdims=True) + 1
+    return held + jnp.maximum(jnp.cumsum(segments > 0, axis=1, dtype=jnp.int32) - 1, 0)

@@ -1,0 +1,150 @@
+"""Cross-entropy over a vocabulary without ever holding the full logits.
+
+The sequence is walked in chunks along T (not along B·T, so a sharded batch is never gathered); each chunk's logits are
+made, reduced and dropped. The gradient is computed in the same walk, in the forward pass: softmax minus one-hot
+needs the very logits at hand, so nothing is computed twice and nothing but the gradients is kept.
+
+B batch · T length · D model width · V vocabulary · C chunk length
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from research.core.types import Array
+from research.ops.attention import softcap
+from research.ops.linear import unembed
+
+CHUNK = 128
+
+
+class Sums(NamedTuple):
+    """Sums over supervised tokens, all float32 scalars: negative log-likelihood in nats, weight, correct argmaxes."""
+
+    nll: Array
+    weight: Array
+    correct: Array
+
+
+def _chunks(x: Array, size: int) -> Array:
+    """[B, T, ...] -> [T/C, B, C, ...], zero-padded at the end of T."""
+    B, T = x.shape[:2]
+    n = -(-T // size)
+    x = jnp.pad(x, [(0, 0), (0, n * size - T)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape(B, n, size, *x.shape[2:]), 1, 0)
+
+
+def _logits(weight: Any, bias: Array | None, h: Array, cap: float | None) -> Array:
+    logits = unembed(weight, h)
+    if bias is not None:
+        logits = logits + bias.astype(jnp.float32)
+    return softcap(logits, cap)
+
+
+def _chunk_sums(
+    weight: Any, bias: Array | None, h: Array, y: Array, m: Array, cap: float | None
+) -> tuple[Array, Array]:
+    """Negative log-likelihood and number of correct argmaxes of one chunk."""
+    logits = _logits(weight, bias, h, cap)
+    target = jnp.take_along_axis(logits, y[..., None], axis=-1)[..., 0]
+    nll = jax.nn.logsumexp(logits, axis=-1) - target
+    correct = (target >= jnp.max(logits, axis=-1)).astype(jnp.float32)
+    # `where`, not a product: a masked position with an infinite loss contributes exactly nothing.
+    on = m > 0
+    return jnp.sum(jnp.where(on, nll * m, 0)), jnp.sum(jnp.where(on, correct * m, 0))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _walk(weight: Any, bias: Array | None, hidden: Array, y: Array, m: Array, cap: float | None, size: int):
+    def body(carry, chunk):
+        nll, correct = _chunk_sums(weight, bias, chunk[0], chunk[1], chunk[2], cap)
+        return (carry[0] + nll, carry[1] + correct), None
+
+    zero = jnp.zeros((), jnp.float32)
+    return lax.scan(body, (zero, zero), tuple(_chunks(a, size) for a in (hidden, y, m)))[0]
+
+
+def _walk_forward(weight: Any, bias: Array | None, hidden: Array, y: Array, m: Array, cap: float | None, size: int):
+    def body(carry, chunk):
+        h, targets, mask = chunk
+        fn = lambda w, b, x: _chunk_sums(w, b, x, targets, mask, cap)  # noqa: E731
+        nll, pull, correct = jax.vjp(fn, weight, bias, h, has_aux=True)
+        dw, db, dh = pull(jnp.ones((), jnp.float32))
+        total, right, weight_sum, bias_sum = carry
+        carry = (
+            total + nll,
+            right + correct,
+            jax.tree.map(jnp.add, weight_sum, dw),
+            jax.tree.map(jnp.add, bias_sum, db),
+        )
+        return carry, dh
+
+    zero = jnp.zeros((), jnp.float32)
+    start = (zero, zero, jax.tree.map(jnp.zeros_like, weight), jax.tree.map(jnp.zeros_like, bias))
+    (nll, correct, dw, db), dh = lax.scan(body, start, tuple(_chunks(a, size) for a in (hidden, y, m)))
+    B, T, D = hidden.shape
+    dh = jnp.moveaxis(dh, 0, 1).reshape(B, -1, D)[:, :T]
+    return (nll, correct), (dw, db, dh)
+
+
+def _walk_backward(cap: float | None, size: int, saved: Any, cotangent: tuple[Array, Array]) -> tuple:
+    del cap, size
+    dw, db, dh = jax.tree.map(lambda g: (g * cotangent[0]).astype(g.dtype), saved)
+    return dw, db, dh, None, None
+
+
+_walk.defvjp(_walk_forward, _walk_backward)
+
+
+def cross_entropy(
+    hidden: Array,
+    weight: Any,
+    targets: Array,
+    loss_mask: Array,
+    *,
+    bias: Array | None = None,
+    cap: float | None = None,
+    chunk: int = CHUNK,
+) -> Sums:
+    """-Σ mask · log softmax(hidden weightᵀ + bias)[target], and what it takes to average it.
+
+    Args:
+      hidden: [B, T, D], in the compute type.
+      weight: output table [V, D], an array or any registered weight with `unembed`.
+      targets: [B, T] ids in 0..V-1; what stands at masked positions has no effect.
+      loss_mask: [B, T] weights, 0 where a position is not supervised.
+      bias: [V].
+      cap: soft cap on the logits (Gemma 2).
+      chunk: positions whose logits exist at a time; memory is B · chunk · V floats.
+    """
+    targets = jnp.where(loss_mask > 0, targets, 0)
+    mask = loss_mask.astype(jnp.float32)
+    nll, correct = _walk(weight, bias, hidden, targets, mask, cap, min(chunk, hidden.shape[1]))
+    return Sums(nll, jnp.sum(mask), lax.stop_gradient(correct))
+
+
+def token_logprobs(
+    hidden: Array,
+    weight: Any,
+    targets: Array,
+    *,
+    bias: Array | None = None,
+    cap: float | None = None,
+    chunk: int = CHUNK,
+) -> Array:
+    """log softmax(hidden weightᵀ + bias)[target] at every position, [B, T] float32, for any later cotangent.
+
+    Chunks are recomputed in the backward pass, so memory stays at one chunk's logits.
+    """
+
+    @jax.checkpoint
+    def one(h: Array, y: Array) -> Array:
+        logits = _logits(weight, bias, h, cap)
+        return jnp.take_along_axis(logits, y[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
+
+    size = min(chunk, hidden.shape[1])
+    rows = lax.map(lambda pair: one(*pair), (_chunks(hidden, size), _chunks(targets, size)))
+    return jnp.moveaxis(rows, 0, 1).reshape(targets.shape[0], -1)[:, : targets.shape[1]]

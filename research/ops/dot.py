@@ -1,0 +1,119 @@
+"""The one matrix product: low-precision operands, float32 accumulation, in the forward and the backward pass.
+
+A product of bf16 operands that asks for a bf16 result leaves the fast path of XLA's CPU backend, and JAX's own
+transpose rule mixes float32 and bf16 operands in the backward; so every product asks for float32, rounds once
+afterwards, and has its own backward (LOG.md has the figures).
+
+I input features · O output features
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from research.core.types import Array
+
+
+def _product(a: Array, b: Array, dimensions: tuple) -> Array:
+    """`dot_general` accumulated and returned in float32."""
+    product = lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
+    if a.dtype == jnp.float32:
+        return product
+    # Without the barrier XLA's CPU backend may fuse a transpose of the result into the product and fail at run time.
+    return lax.optimization_barrier(product)
+
+
+@jax.custom_vjp
+def dot(x: Array, w: Array) -> Array:
+    """y = x w in the type of x, accumulated in float32: x [..., I], w [I, O] -> [..., O].
+
+    `w` may be stored in a wider type (float32 masters); it is rounded to the type of `x` for the product and its
+    gradient comes back in its own type without a rounding in between.
+    """
+    return _product(x, w.astype(x.dtype), (((x.ndim - 1,), (0,)), ((), ()))).astype(x.dtype)
+
+
+def _dot_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
+    return dot(x, w), (x, w)
+
+
+def _dot_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, w = saved
+    g = g.astype(x.dtype)
+    dx = _product(g, w.astype(x.dtype), (((g.ndim - 1,), (1,)), ((), ()))).astype(x.dtype)
+    rows = tuple(range(x.ndim - 1))
+    dw = _product(x, g, ((rows, rows), ((), ()))).astype(w.dtype)
+    return dx, dw
+
+
+dot.defvjp(_dot_forward, _dot_backward)
+
+
+@jax.custom_vjp
+def dot_transposed(x: Array, w: Array) -> Array:
+    """y = x wᵀ in float32: x [..., D], w [V, D] -> [..., V]; the output layer, whose logits stay in float32."""
+    return _product(x, w.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())))
+
+
+def _dot_transposed_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
+    return dot_transposed(x, w), (x, w)
+
+
+def _dot_transposed_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, w = saved
+    g = g.astype(x.dtype)
+    dx = _product(g, w.astype(x.dtype), (((g.ndim - 1,), (0,)), ((), ()))).astype(x.dtype)
+    rows = tuple(range(x.ndim - 1))
+    dw = _product(g, x, ((rows, rows), ((), ()))).astype(w.dtype)
+    return dx, dw
+
+
+dot_transposed.defvjp(_dot_transposed_forward, _dot_transposed_backward)
+
+
+@jax.custom_vjp
+def batched_scores(q: Array, k: Array) -> Array:
+    """s = q kᵀ in float32, batched over the leading axes: q [..., T, H], k [..., S, H] -> [..., T, S]."""
+    batch = tuple(range(q.ndim - 2))
+    return _product(q, k, (((q.ndim - 1,), (k.ndim - 1,)), (batch, batch)))
+
+
+def _scores_forward(q: Array, k: Array) -> tuple[Array, tuple[Array, Array]]:
+    return batched_scores(q, k), (q, k)
+
+
+def _scores_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    q, k = saved
+    g = g.astype(q.dtype)
+    batch = tuple(range(q.ndim - 2))
+    last, second = q.ndim - 1, q.ndim - 2
+    dq = _product(g, k, (((last,), (second,)), (batch, batch))).astype(q.dtype)
+    dk = _product(g, q, (((second,), (second,)), (batch, batch))).astype(k.dtype)
+    return dq, dk
+
+
+batched_scores.defvjp(_scores_forward, _scores_backward)
+
+
+@jax.custom_vjp
+def batched_values(p: Array, v: Array) -> Array:
+    """o = p v in the type of v, batched over the leading axes: p [..., T, S], v [..., S, H] -> [..., T, H]."""
+    batch = tuple(range(p.ndim - 2))
+    return _product(p.astype(v.dtype), v, (((p.ndim - 1,), (v.ndim - 2,)), (batch, batch))).astype(v.dtype)
+
+
+def _values_forward(p: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
+    return batched_values(p, v), (p, v)
+
+
+def _values_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    p, v = saved
+    g = g.astype(v.dtype)
+    batch = tuple(range(p.ndim - 2))
+    last, second = p.ndim - 1, p.ndim - 2
+    dp = _product(g, v, (((last,), (last,)), (batch, batch))).astype(p.dtype)
+    dv = _product(p.astype(v.dtype), g, (((second,), (second,)), (batch, batch))).astype(v.dtype)
+    return dp, dv
+
+
+batched_values.defvjp(_values_forward, _values_backward)
