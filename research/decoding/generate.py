@@ -1,0 +1,109 @@
+"""Text from a model: prompts in, new tokens out.
+
+B batch · T padded prompt length · N most new tokens
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+
+from research.core import tree
+from research.core.types import Array, Params
+from research.decoding import prompts as layout
+from research.decoding.loop import Plan, advance, prefill
+from research.decoding.reader import Reader
+from research.decoding.request import make_batch, make_inputs, make_request
+from research.decoding.result import Generation, Piece
+from research.decoding.sample import Sampling
+
+_KERNELS = ("kernel", "embedding")
+
+
+def prepare(model: Any, params: Params) -> Params:
+    """The weights as decoding reads them: layers unstacked, plain kernels and tables in the compute type.
+
+    `generate` does it by itself; do it once and pass the result when calling many times. Weights of other types (LoRA,
+    int8, ...) are left as they are.
+    """
+    compute = model.policy.compute
+
+    def cast(path, leaf):
+        plain = path.rsplit("/", 1)[-1] in _KERNELS and jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf.astype(compute) if plain and leaf.dtype != compute else leaf
+
+    return tree.map_with_path(cast, tree.unstack(params))
+
+
+def generate(
+    model: Any,
+    params: Params,
+    prompts: layout.Rows | Mapping[str, Any],
+    *,
+    max_new_tokens: int | Sequence[int] = 128,
+    min_new_tokens: int | Sequence[int] = 0,
+    sampling: Sampling | None = None,
+    stop_tokens: Sequence[int] = (),
+    stop_strings: Sequence[str] = (),
+    tokenizer: Any = None,
+    decoder_prompts: layout.Rows | None = None,
+    key: Array | int = 0,
+    seeds: Sequence[int] | None = None,
+    logprobs: bool = True,
+    processed_logprobs: bool = False,
+    alternatives: int = 0,
+    tie_tolerance: float = 1e-4,
+    bidirectional_prompt: bool = False,
+    on_piece: Callable[[Piece], None] | None = None,
+    stride: int | None = None,
+    pad: int = 0,
+) -> Generation:
+    """Continues every prompt: greedily, or as `sampling` says.
+
+    Args:
+      model, params: from `research.models` and `research.interop`; `prepare(model, params)` may be passed as params.
+      prompts: lists of token ids, or a batch with `tokens` and `segment_ids`; the encoder's input for an
+        encoder-decoder, whose decoder starts from `decoder_prompts` (default: the model's decoder start token).
+      max_new_tokens, min_new_tokens: limits, also per row.
+      stop_tokens: ids that end a row. stop_strings: texts that end a row (need `tokenizer`); they are not returned.
+      key, seeds: row i draws its noise from fold_in(key, seeds[i]) (default: its index) and its own step, so its text
+        does not depend on the batch it is in.
+      logprobs, processed_logprobs, alternatives, tie_tolerance: what is recorded, see `Generation`.
+      bidirectional_prompt: the prompt's tokens see each other in both directions (prefix language models).
+      on_piece: called with every row's new tokens and text every `stride` steps (default 1).
+      pad: what stands in `tokens` after a row's end.
+
+    Raises:
+      ValueError: an empty prompt, an id outside the vocabulary, a prompt or a length beyond the model.
+    """
+    if stop_strings and tokenizer is None:
+        raise ValueError("stop_strings are looked for in text: give the tokenizer")
+    if any(not stop for stop in stop_strings):
+        raise ValueError("stop_strings must not hold an empty string")
+    if stride is not None and stride < 1:
+        raise ValueError(f"stride must be at least 1, got {stride}")
+    request = make_request(model, prompts, max_new_tokens, min_new_tokens, decoder_prompts)
+    room = layout.bucket(max(1, int(request.budget.max())))
+    batch = make_batch(request)
+    plan = Plan(
+        slots=batch["tokens"].shape[1] + room,
+        room=room,
+        logprobs=logprobs,
+        processed_logprobs=processed_logprobs,
+        alternatives=min(alternatives, model.config.vocab_size),
+        tie_tolerance=tie_tolerance,
+        bidirectional_prompt=bidirectional_prompt,
+    )
+    inputs = make_inputs(request, batch, sampling or Sampling(), stop_tokens, key, seeds)
+    reader = Reader(request, tokenizer, stop_strings, on_piece)
+    params = prepare(model, params)
+    state = prefill(model, plan, params, inputs, batch)
+    if on_piece is None and not stop_strings:
+        state = advance(model, plan, params, inputs, state, jnp.int32(plan.room))
+    else:
+        stride = stride or (1 if on_piece else 16)
+        state, running = reader.look(state)
+        while running:
+            state = advance(model, plan, params, inputs, state, state.step + stride)
+            state, running = reader.look(state)
+    return reader.result(state, plan, pad)
