@@ -4,6 +4,7 @@ B batch · T padded prompt length · N most new tokens
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -76,13 +77,8 @@ def generate(
     Raises:
       ValueError: an empty prompt, an id outside the vocabulary, a prompt or a length beyond the model.
     """
-    if stop_strings and tokenizer is None:
-        raise ValueError("stop_strings are looked for in text: give the tokenizer")
-    if any(not stop for stop in stop_strings):
-        raise ValueError("stop_strings must not hold an empty string")
-    if stride is not None and stride < 1:
-        raise ValueError(f"stride must be at least 1, got {stride}")
     request = make_request(model, prompts, max_new_tokens, min_new_tokens, decoder_prompts)
+    reader = Reader(request, tokenizer, stop_strings, on_piece)
     room = layout.bucket(max(1, int(request.budget.max())))
     batch = make_batch(request)
     plan = Plan(
@@ -95,15 +91,7 @@ def generate(
         bidirectional_prompt=bidirectional_prompt,
     )
     inputs = make_inputs(request, batch, sampling or Sampling(), stop_tokens, key, seeds)
-    reader = Reader(request, tokenizer, stop_strings, on_piece)
     params = prepare(model, params)
     state = prefill(model, plan, params, inputs, batch)
-    if on_piece is None and not stop_strings:
-        state = advance(model, plan, params, inputs, state, jnp.int32(plan.room))
-    else:
-        stride = stride or (1 if on_piece else 16)
-        state, running = reader.look(state)
-        while running:
-            state = advance(model, plan, params, inputs, state, state.step + stride)
-            state, running = reader.look(state)
+    state = reader.follow(state, partial(advance, model, plan, params, inputs), reader.stride(stride))
     return reader.result(state, plan, pad)

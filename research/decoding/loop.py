@@ -24,11 +24,13 @@ class Plan:
 
     slots: int
     room: int
+    spare: int = 0  # tokens a row may hold beyond its room for a moment (speculative decoding)
     logprobs: bool = True
     processed_logprobs: bool = False
     alternatives: int = 0
     tie_tolerance: float = 1e-4
     bidirectional_prompt: bool = False
+    limit: int = 0  # the models' own length, where speculative decoding may look past it
 
 
 @struct.dataclass
@@ -66,7 +68,7 @@ def blank_state(plan: Plan, cache: Any, tokens: Array, length: Array, budget: Ar
     wide = (rows, plan.room, plan.alternatives)
     return State(
         cache=cache,
-        history=jnp.pad(tokens, ((0, 0), (0, plan.room))),
+        history=jnp.pad(tokens, ((0, 0), (0, plan.room + plan.spare))),
         length=length,
         count=zeros,
         done=budget == 0,

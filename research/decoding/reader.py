@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.core.types import Array
 from research.decoding.loop import Plan, State
 from research.decoding.request import Request
 from research.decoding.result import REASONS, Generation, Piece
@@ -29,8 +30,14 @@ class Reader:
         stop_strings: Sequence[str] = (),
         on_piece: Callable[[Piece], None] | None = None,
     ):
+        if isinstance(stop_strings, str):
+            raise ValueError(f"stop_strings must be a list of strings, got the string {stop_strings!r}")
+        if stop_strings and tokenizer is None:
+            raise ValueError("stop_strings are looked for in text: give the tokenizer")
+        if any(not stop for stop in stop_strings):
+            raise ValueError("stop_strings must not hold an empty string")
         rows = len(request.rows)
-        self.request, self.on_piece = request, on_piece
+        self.request, self.on_piece, self.stop_strings = request, on_piece, stop_strings
         self.start = np.asarray([len(row) for row in request.rows])
         self.used = np.zeros(rows, np.int64)  # new tokens that count
         self.ended = np.zeros(rows, bool)
@@ -39,6 +46,14 @@ class Reader:
             # An encoder-decoder's text begins with its first new token: the decoder's start is no text.
             lead = request.rows if request.sources is None else [[] for _ in range(rows)]
             self.streams = [TextStream(tokenizer, row, stop_strings) for row in lead]
+
+    def stride(self, asked: int | None) -> int | None:
+        """How many steps to run between looks; None where nobody waits for text."""
+        if asked is not None and asked < 1:
+            raise ValueError(f"stride must be at least 1, got {asked}")
+        if self.on_piece is not None:
+            return asked or 1
+        return (asked or 16) if self.stop_strings else None
 
     def look(self, state: State) -> tuple[State, bool]:
         """Reads what is new and ends rows that completed a stop string; also says whether any row still runs."""
@@ -56,6 +71,15 @@ class Reader:
         if np.any(self.ended & ~done):
             state = replace(state, done=jnp.asarray(done | self.ended))
         return state, not self.ended.all()
+
+    def follow(self, state: State, advance: Callable[[State, Array], State], stride: int | None) -> State:
+        """Runs `advance(state, limit)` until every row has ended, looking every `stride` steps (None: never)."""
+        if stride is None:
+            return advance(state, jnp.int32(np.iinfo(np.int32).max))
+        state, running = self.look(state)
+        while running:
+            state, running = self.look(advance(state, state.step + stride))
+        return state
 
     def _read(self, row: int, new: list[int], done: bool, stopped: bool) -> tuple[list[int], str, bool]:
         """One row's new tokens that count, its new text, and whether it has ended."""

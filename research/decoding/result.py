@@ -23,7 +23,8 @@ class Generation:
         rounding, so the size of the batch, may decide. Equal seeds give equal text where it is 0.
     texts: the decoded rows without stop token and stop string, if a tokenizer was given.
     scores: `[B]` for beam search: sum of log-probabilities / length^penalty.
-    proposed, accepted: `[B]` for speculative decoding: tokens the draft proposed, and those the target kept.
+    rounds, examined, accepted: `[B]` for speculative decoding: passes of the target after the prompt, drafted tokens it
+        looked at (those behind the first refusal are not looked at), and those it kept.
     """
 
     tokens: np.ndarray
@@ -37,12 +38,20 @@ class Generation:
     alternative_logprobs: np.ndarray | None = None
     texts: list[str] | None = None
     scores: np.ndarray | None = None
-    proposed: np.ndarray | None = None
+    rounds: np.ndarray | None = None
+    examined: np.ndarray | None = None
     accepted: np.ndarray | None = None
 
     def ids(self, row: int) -> list[int]:
         """The new tokens of one row, a stop token included."""
         return [int(i) for i in self.tokens[row, : self.lengths[row]]]
+
+    @property
+    def acceptance_rate(self) -> float | None:
+        """Share of examined draft tokens that the target kept, over all rows; None without a draft."""
+        if self.examined is None or self.accepted is None:
+            return None
+        return float(self.accepted.sum() / max(1, self.examined.sum()))
 
     def __len__(self) -> int:
         return len(self.tokens)

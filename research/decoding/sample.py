@@ -8,7 +8,8 @@ their values do not: another temperature recompiles nothing.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ _RANGES: dict[str, tuple[float, float, bool, float | None]] = {
     "repetition_penalty": (0.0, float("inf"), False, 1.0),
     "encoder_repetition_penalty": (0.0, float("inf"), False, 1.0),
 }
+_PER_ROW = (*_RANGES, "budget", "least")
 _WARPERS = ("top_h", "top_k", "top_p", "min_p", "typical_p", "epsilon", "eta")
 
 
@@ -132,6 +134,13 @@ def make_knobs(sampling: Sampling, budget: np.ndarray, least: np.ndarray, stops:
     return Knobs(budget=jnp.asarray(budget, jnp.int32), no_repeat_ngram=sampling.no_repeat_ngram, **values)
 
 
+def repeat_rows(knobs: Knobs, times: int) -> Knobs:
+    """The same knobs for a batch in which every row stands `times` times in succession."""
+    given = {name: getattr(knobs, name) for name in _PER_ROW}
+    repeated: dict[str, Any] = {k: jnp.repeat(v, times, axis=0) for k, v in given.items() if v is not None}
+    return replace(knobs, **repeated)
+
+
 def constrain(
     logits: Array, knobs: Knobs, history: Array, length: Array, count: Array, source: tuple[Array, Array] | None = None
 ) -> Array:
@@ -208,8 +217,3 @@ def logprob(logits: Array, tokens: Array) -> Array:
     logits = logits.astype(jnp.float32)
     chosen = jnp.take_along_axis(logits, tokens[:, None], axis=-1)[:, 0]
     return chosen - jax.nn.logsumexp(logits, axis=-1)
-
-
-def knob_names() -> list[str]:
-    """The names that `Sampling` takes, for command lines and messages."""
-    return [field.name for field in fields(Sampling)]
