@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Float, Int
 
 from research.core.types import Array
 
@@ -57,17 +58,17 @@ def _put(old: Array, new: Array, slots: Array) -> Array:
     return old.at[rows, slots].set(new.astype(old.dtype), mode="drop", unique_indices=True)
 
 
-def slots(cache: Cache, length: int) -> Array:
+def slots(cache: Cache, length: int) -> Int[Array, "B {length}"]:
     """The slots [B, T] that the next `length` tokens of each row go to."""
     return cache.next[:, None] + jnp.arange(length)[None]
 
 
-def write(kv: KV, k: Array, v: Array, where: Array) -> KV:
+def write(kv: KV, k: Float[Array, "B T K H"], v: Float[Array, "B T K H"], where: Int[Array, "B T"]) -> KV:
     """One layer's new keys and values [B, T, K, H] put into slots [B, T]; slots past the end are dropped."""
     return KV(_put(kv.k, k, where), _put(kv.v, v, where))
 
 
-def advance(cache: Cache, positions: Array, segments: Array) -> Cache:
+def advance(cache: Cache, positions: Int[Array, "B T"], segments: Int[Array, "B T"]) -> Cache:
     """The bookkeeping after T tokens with these positions and segments [B, T].
 
     Padding (segment 0) leaves its slot empty. `next` moves behind the last real token, so right padding is
@@ -85,7 +86,7 @@ def advance(cache: Cache, positions: Array, segments: Array) -> Cache:
     )
 
 
-def next_positions(cache: Cache, segments: Array) -> Array:
+def next_positions(cache: Cache, segments: Int[Array, "B T"]) -> Int[Array, "B T"]:
     """Positions [B, T] of new tokens that go on counting where each row stopped."""
     held = jnp.max(cache.positions, axis=1, keepdims=True) + 1
     return held + jnp.maximum(jnp.cumsum(segments > 0, axis=1, dtype=jnp.int32) - 1, 0)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from research.core.types import Array
 from research.ops.dot import dot, dot_transposed
@@ -30,7 +31,9 @@ def _refuse(function: Any, w: Any) -> TypeError:
 
 
 @singledispatch
-def linear(w: Any, x: Array, bias: Array | None = None, rng: Array | None = None) -> Array:
+def linear(
+    w: Any, x: Float[Array, "... I"], bias: Float[Array, " O"] | None = None, rng: Array | None = None
+) -> Float[Array, "... O"]:
     """y = x w + b: x [..., I], w [I, O], bias [O] -> [..., O], in the type of x.
 
     Args:
@@ -55,13 +58,13 @@ def dense(w: Any) -> Array:
 
 
 @singledispatch
-def embed(w: Any, ids: Array) -> Array:
+def embed(w: Any, ids: Int[Array, "*ids"]) -> Float[Array, "*ids D"]:
     """Rows of a table: w [V, D], ids [...] -> [..., D]."""
     return jnp.take(dense(w), ids, axis=0, mode="clip")
 
 
 @singledispatch
-def unembed(w: Any, h: Array) -> Array:
+def unembed(w: Any, h: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
     """Float32 logits h wᵀ: h [..., D], w [V, D] -> [..., V]."""
     return dot_transposed(h, dense(w))
 

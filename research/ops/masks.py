@@ -10,6 +10,7 @@ B batch · T query length · S key length
 
 import jax.numpy as jnp
 from flax import struct
+from jaxtyping import Bool, Int
 
 from research.core.types import Array
 
@@ -41,7 +42,9 @@ class Mask:
         return all(array is None for array in arrays)
 
 
-def visible(mask: Mask, query_length: int, key_length: int, window: Array | int | None = None) -> Array | None:
+def visible(
+    mask: Mask, query_length: int, key_length: int, window: Int[Array, ""] | int | None = None
+) -> Bool[Array, "b {query_length} {key_length}"] | None:
     """The boolean mask [B or 1, T, S] that `mask` stands for; None where every query sees every key."""
     if mask.plain and not mask.causal and window is None:
         return None

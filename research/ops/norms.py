@@ -2,11 +2,18 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from research.core.types import Array
 
 
-def layer_norm(x: Array, scale: Array | None, bias: Array | None = None, *, eps: float = 1e-5) -> Array:
+def layer_norm(
+    x: Float[Array, "... D"],
+    scale: Float[Array, " D"] | None,
+    bias: Float[Array, " D"] | None = None,
+    *,
+    eps: float = 1e-5,
+) -> Float[Array, "... D"]:
     """(x - mean) / √(var + eps) · scale + bias over the last axis: x [..., D] -> [..., D] in the type of x.
 
     See *Layer Normalization*, Ba, Kiros, Hinton, https://arxiv.org/abs/1607.06450.
@@ -21,7 +28,9 @@ def layer_norm(x: Array, scale: Array | None, bias: Array | None = None, *, eps:
     return y.astype(x.dtype)
 
 
-def rms_norm(x: Array, scale: Array | None, *, eps: float = 1e-6, offset: float = 0.0) -> Array:
+def rms_norm(
+    x: Float[Array, "... D"], scale: Float[Array, " D"] | None, *, eps: float = 1e-6, offset: float = 0.0
+) -> Float[Array, "... D"]:
     """x / √(mean(x²) + eps) · (offset + scale) over the last axis; Gemma stores its scale around zero (offset 1).
 
     See *Root Mean Square Layer Normalization*, Zhang, Sennrich, https://arxiv.org/abs/1910.07467.

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from research.core.types import Array
 
 
-def sinusoidal(positions: Array, width: int, base: float = 10_000.0) -> Array:
+def sinusoidal(positions: Int[Array, "..."], width: int, base: float = 10_000.0) -> Float[Array, "... {width}"]:
     """sin(p / base^(2i/D)) in the first half of the features, cos in the second: [...] -> [..., D] float32.
 
     See *Attention Is All You Need*, Vaswani et al., https://arxiv.org/abs/1706.03762 (the paper interleaves the two
@@ -95,7 +96,9 @@ def rope_frequencies(rope: Rope, head_dim: int) -> np.ndarray:
     return frequencies
 
 
-def rope_tables(positions: Array, rope: Rope, head_dim: int) -> tuple[Array, Array]:
+def rope_tables(
+    positions: Int[Array, "B T"], rope: Rope, head_dim: int
+) -> tuple[Float[Array, "B T h"], Float[Array, "B T h"]]:
     """cos and sin of p·ω: positions [B, T] -> two arrays [B, T, H/2] in float32.
 
     Angles are float32 always: in bf16, position 257 is not position 256.
@@ -116,7 +119,9 @@ def rope_tables(positions: Array, rope: Rope, head_dim: int) -> tuple[Array, Arr
     return jnp.cos(angles) * scale, jnp.sin(angles) * scale
 
 
-def rotate(x: Array, tables: tuple[Array, Array]) -> Array:
+def rotate(
+    x: Float[Array, "B T N H"], tables: tuple[Float[Array, "B T h"], Float[Array, "B T h"]]
+) -> Float[Array, "B T N H"]:
     """Each pair (x_i, x_{i+H/2}) turned by its angle: x [B, T, N, H], tables [B, T, H/2] -> [B, T, N, H]."""
     cos, sin = (table[:, :, None, :] for table in tables)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
@@ -136,13 +141,17 @@ def alibi_slopes(heads: int) -> np.ndarray:
     return np.concatenate([slopes, between])
 
 
-def alibi_bias(query_positions: Array, key_positions: Array, heads: int) -> Array:
+def alibi_bias(
+    query_positions: Int[Array, "B T"], key_positions: Int[Array, "B S"], heads: int
+) -> Float[Array, "B {heads} T S"]:
     """-slope · (query position - key position): [B, T], [B, S] -> [B, N, T, S] float32."""
     distance = (key_positions[:, None, :] - query_positions[:, :, None]).astype(jnp.float32)
     return jnp.asarray(alibi_slopes(heads), jnp.float32)[None, :, None, None] * distance[:, None]
 
 
-def relative_buckets(distance: Array, *, bidirectional: bool, buckets: int = 32, furthest: int = 128) -> Array:
+def relative_buckets(
+    distance: Int[Array, "..."], *, bidirectional: bool, buckets: int = 32, furthest: int = 128
+) -> Int[Array, "..."]:
     """T5's bucket of each key-minus-query distance: exact when near, logarithmic up to `furthest`, shared beyond.
 
     See *Exploring the Limits of Transfer Learning*, Raffel et al., https://arxiv.org/abs/1910.10683.

@@ -24,7 +24,7 @@ def held(cache, row):
 
 
 def test_right_padding_is_overwritten_and_left_padding_stays_empty():
-    cache = caches.empty(2, 8, 1, 1, 1, jnp.float32)
+    cache = caches.empty(2, 8, 1, 1, 1, jnp.dtype("float32"))
     cache, positions = put(cache, [[11, 12, 0, 0], [0, 0, 21, 22]])
     assert np.asarray(cache.next).tolist() == [2, 4]
     assert np.asarray(positions)[1, 2:].tolist() == [0, 1]
@@ -35,7 +35,7 @@ def test_right_padding_is_overwritten_and_left_padding_stays_empty():
 
 
 def test_a_row_of_padding_does_not_move():
-    cache = caches.empty(2, 4, 1, 1, 1, jnp.float32)
+    cache = caches.empty(2, 4, 1, 1, 1, jnp.dtype("float32"))
     cache, _ = put(cache, [[1], [0]])
     cache, positions = put(cache, [[2], [5]])
     assert held(cache, 0) == [(0, 1), (1, 2)] and held(cache, 1) == [(0, 5)]
@@ -43,7 +43,7 @@ def test_a_row_of_padding_does_not_move():
 
 
 def test_slots_past_the_end_are_dropped_and_nothing_else_moves():
-    cache = caches.empty(1, 2, 1, 1, 1, jnp.float32)
+    cache = caches.empty(1, 2, 1, 1, 1, jnp.dtype("float32"))
     cache, _ = put(cache, [[1, 2]])
     cache, _ = put(cache, [[3]])
     assert held(cache, 0) == [(0, 1), (1, 2)]

@@ -28,16 +28,16 @@ def test_sinusoidal_matches_the_formula():
             np.testing.assert_allclose(got[0, t, i], math.sin(angle), atol=1e-5)
             np.testing.assert_allclose(got[0, t, 4 + i], math.cos(angle), atol=1e-5)
     with pytest.raises(ValueError, match="even width; given 7"):
-        sinusoidal(jnp.zeros((1, 1)), 7)
+        sinusoidal(jnp.zeros((1, 1), int), 7)
 
 
 class TestRope(chex.TestCase):
     @chex.variants(with_jit=True, without_jit=True)
     def test_rotation_is_complex_multiplication(self):
         rng = np.random.default_rng(0)
-        x, positions = rng.normal(size=(2, 5, 3, 8)), np.array([[0, 1, 2, 3, 4], [7, 8, 9, 100, 1000]])
+        x, positions = rng.normal(size=(2, 5, 3, 8)), jnp.array([[0, 1, 2, 3, 4], [7, 8, 9, 100, 1000]])
         got = self.variant(lambda x, p: rotate(x, rope_tables(p, Rope(), 8)))(jnp.float32(x), positions)
-        turn = np.exp(1j * positions[..., None] * 10_000.0 ** (-np.arange(0, 8, 2) / 8))
+        turn = np.exp(1j * np.asarray(positions)[..., None] * 10_000.0 ** (-np.arange(0, 8, 2) / 8))
         want = (x[..., :4] + 1j * x[..., 4:]) * turn[:, :, None]
         np.testing.assert_allclose(got, np.concatenate([want.real, want.imag], -1), rtol=2e-4, atol=2e-4)
 
