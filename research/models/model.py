@@ -247,9 +247,10 @@ class Model:
         c = self.config
         if cache is not None and c.kind == "encoder":
             raise ValueError("an encoder has no cache: it sees all tokens at once")
-        length = batch["tokens"].shape[1]
-        if c.positions == "learned" and length > c.max_length:
-            raise ValueError(f"{length} tokens do not fit the model's max_length {c.max_length}")
+        for side in ("tokens", "inputs"):
+            length = batch[side].shape[1] if side in batch else 0
+            if c.positions == "learned" and length > c.max_length:
+                raise ValueError(f"{length} {side} do not fit the model's max_length {c.max_length}")
         return self._call(params, batch, cache, Wanted(hidden_states, attentions), rng=rng)
 
     def projection(self, params: Params, hidden: Array) -> Projection:
@@ -265,7 +266,9 @@ class Model:
 
     def classify(self, params: Params, output: Output, batch: Batch, *, rng: Array | None = None) -> Array:
         """Label scores of the classification head: [B, labels], [B, T, labels], or [B] for a scalar head."""
-        args = (output.hidden, batch.get("segment_ids"), batch["tokens"])
+        # The end token is looked for in what is classified: with an encoder beside it, the decoder reads it shifted.
+        tokens = batch["inputs" if self.config.kind == "encoder_decoder" else "tokens"]
+        args = (output.hidden, batch.get("segment_ids"), tokens)
         return self._call(params, *args, rng=rng, method=Transformer.labels)
 
     def start(self, params: Params, batch: Batch, length: int) -> Cache:
