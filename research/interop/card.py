@@ -74,7 +74,7 @@ def _table(rows: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def _data_rows(card: Card) -> list[Mapping[str, object]]:
-    rows = []
+    rows: list[Mapping[str, object]] = []
     for data in card.data:
         digest_or_none = data.sha256 or "not recorded"
         rows.append({"data": data.name, "sha256": digest_or_none, "licence": data.licence, "note": data.note})

@@ -25,7 +25,8 @@ class Family:
       read, write: the fields that are more than one key, both ways.
       only: keys that must have one of the given values.
       prefix: what a class with a head puts before the names of the bare model.
-      copies: names of tensors that repeat another one and must equal it.
+      copies: names of tensors that repeat another one and must equal it, given the configuration.
+      repeats: those copies that must be written, as their class reads each by itself.
       harmless: patterns of names that hold no weight (masks, frequencies).
       surplus: patterns of weights that no model here has (another head); reported as unread.
       renames: (pattern, replacement) for the spelling of older files.
@@ -42,7 +43,8 @@ class Family:
     write: Callable[[ModelConfig], dict[str, Any]] = lambda config: {}
     only: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     prefix: str = ""
-    copies: Mapping[str, str] = field(default_factory=dict)
+    copies: Callable[[ModelConfig], Mapping[str, str]] = lambda config: {}
+    repeats: Callable[[ModelConfig], Sequence[str]] = lambda config: ()
     harmless: Sequence[str] = ()
     surplus: Callable[[ModelConfig], Sequence[str]] = lambda config: ()
     renames: Sequence[tuple[str, str]] = ()
@@ -50,19 +52,19 @@ class Family:
     adjust: Callable[[ModelConfig, Tensors], ModelConfig] = lambda config, tensors: config
 
 
-def decoder_classes(name: str, *, labels: bool = True) -> dict[str, dict[str, Any]]:
+def decoder_classes(name: str) -> dict[str, dict[str, Any]]:
     """The classes of a decoder-only family: scores of the last token, and of every token."""
-    both = {
+    both: dict[str, dict[str, Any]] = {
         f"{name}ForSequenceClassification": {"head": "sequence", "head_bias": False, "pooling": "last"},
         f"{name}ForTokenClassification": {"head": "token"},
     }
-    return {f"{name}ForCausalLM": {"head": "lm"}, **(both if labels else {}), f"{name}Model": {"head": "none"}}
+    return {f"{name}ForCausalLM": {"head": "lm"}, **both, f"{name}Model": {"head": "none"}}
 
 
 def decoder_head(config: ModelConfig, *, token: str) -> list[Row]:
     """The rows of a decoder-only family's head; `token` names the scores of token classification."""
     if config.head == "lm":
-        return [] if config.tied else [Row(("head/output/embedding",), "lm_head.weight")]
+        return [] if config.tied else [Row(("head/table/embedding",), "lm_head.weight")]
     if config.head == "none":
         return []
     return dense("head/output", token if config.head == "token" else "score")

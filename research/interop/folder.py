@@ -79,7 +79,7 @@ def open_folder(folder: Path) -> Tensors:
     """
     if (folder / SINGLE).is_file():
         handle = _open(folder / SINGLE)
-        return Tensors(folder, {name: handle for name in handle.keys()})  # noqa: SIM118 (not a mapping)
+        return Tensors(folder, dict.fromkeys(handle.keys(), handle))
     if not (folder / INDEX).is_file():
         _refuse(folder)
     weight_map = read_json(folder / INDEX).get("weight_map")

@@ -1,26 +1,24 @@
 """Hugging Face folders to parameters and back: no torch, one tensor at a time, every key accounted for."""
 
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from research.core import dtypes, tree
 from research.core.types import Params
 from research.interop.card import Card, write_card
-from research.interop.family import Family
-from research.interop.folder import Tensors, open_folder, read_json, write_folder, write_json
+from research.interop.folder import open_folder, read_json, write_json
 from research.interop.hf_config import config_from_hf, config_to_hf, family_of
+from research.interop.hf_read import read_params
+from research.interop.hf_write import write_params
 from research.interop.hub import resolve
-from research.interop.table import Slot, slots
-from research.models import ModelConfig, build
+from research.models import ModelConfig
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -73,152 +71,6 @@ class SavesItself(Protocol):
     def save(self, directory: Any) -> Any: ...
 
 
-@dataclass
-class _Account:
-    """Which tensor of the file fills which slot, and what is left over."""
-
-    sources: dict[str, str] = field(default_factory=dict)
-    unread: list[str] = field(default_factory=list)
-    fresh: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    unequal: list[str] = field(default_factory=list)
-
-
-def _their_name(name: str, family: Family, known: Mapping[str, Any]) -> str:
-    """The name under which the table knows a tensor: older spellings and the bare model's names resolved."""
-    for pattern, replacement in family.renames:
-        name = re.sub(f"^(?:{pattern})$", replacement, name)
-    return family.prefix + name if name not in known and family.prefix + name in known else name
-
-
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(re.fullmatch(pattern, name) for pattern in patterns)
-
-
-def _same(tensors: Tensors, one: str, other: str | None) -> bool:
-    return other is not None and np.array_equal(tensors.read(one), tensors.read(other))
-
-
-def _account(family: Family, config: ModelConfig, wanted: Mapping[str, Slot], tensors: Tensors) -> _Account:
-    known: dict[str, Any] = {**wanted, **family.copies, **family.constants(config)}
-    names = {_their_name(name, family, known): name for name in tensors.names}
-    result = _Account()
-    for theirs, name in names.items():
-        if theirs in wanted:
-            result.sources[theirs] = name
-        elif theirs in family.copies and _same(tensors, name, names.get(family.copies[theirs])):
-            continue
-        elif theirs in family.constants(config):
-            if np.any(tensors.read(name) != family.constants(config)[theirs]):
-                result.unequal.append(f"{name} is not the constant that it must be")
-        elif _matches(theirs, family.harmless):
-            continue
-        elif theirs in family.copies and config.head in ("lm", "mlm"):
-            result.unequal.append(f"{name} differs from {family.copies[theirs]}, which it repeats in a tied model")
-        elif _matches(theirs, family.surplus(config)):
-            result.unread.append(name)
-        else:
-            result.unexpected.append(name)
-    _adopt_copies(family, wanted, names, result)
-    return result
-
-
-def _adopt_copies(family: Family, wanted: Mapping[str, Slot], names: Mapping[str, str], result: _Account) -> None:
-    """Fills a missing tensor from one that repeats it, as files saved without their first copy need."""
-    for copy, original in family.copies.items():
-        if original in wanted and original not in result.sources and copy in names and copy not in wanted:
-            result.sources[original] = names[copy]
-
-
-def _refuse(folder: Path, account: _Account, missing: Sequence[str], shapes: Sequence[str]) -> None:
-    parts = {
-        "missing": missing,
-        "unexpected": sorted(account.unexpected),
-        "misshaped": shapes,
-        "unequal": account.unequal,
-    }
-    if any(parts.values()):
-        said = "; ".join(f"{name} {list(items)}" for name, items in parts.items() if items)
-        raise ValueError(f"{folder} does not hold the model that its config.json describes: {said}")
-
-
-def _misshaped(wanted: Mapping[str, Slot], sources: Mapping[str, str], tensors: Tensors) -> list[str]:
-    pairs = ((name, tensors.shape(source), wanted[name].shape) for name, source in sources.items())
-    return [f"{name}: given {given}, expected {expected}" for name, given, expected in pairs if given != expected]
-
-
-def _fill(
-    wanted: Mapping[str, Slot], sources: Mapping[str, str], tensors: Tensors, shapes: Mapping[str, Any], dtype: Any
-) -> dict[str, jax.Array]:
-    """Our weights by path; each is finished and handed to the device before the next is begun."""
-    types: dict[str, np.dtype] = {}
-    for name, source in sources.items():
-        for path in wanted[name].paths:
-            given = tensors.dtype(source)
-            types[path] = np.dtype(dtype or jnp.promote_types(types.get(path, given), given))
-    open_slots = {path: sum(path in wanted[name].paths for name in sources) for path in types}
-    hosts: dict[str, np.ndarray] = {}
-    done: dict[str, jax.Array] = {}
-    for name, source in sources.items():
-        slot = wanted[name]
-        for path, part in zip(slot.paths, slot.how.load(tensors.read(source)), strict=True):
-            host = hosts.setdefault(path, np.empty(shapes[path].shape, types[path]))
-            host[... if slot.index is None else slot.index] = part.astype(types[path])
-            open_slots[path] -= 1
-            if not open_slots[path]:
-                done[path] = jnp.asarray(hosts.pop(path))
-    return done
-
-
-def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
-    root: dict[str, Any] = {}
-    for path, value in values.items():
-        *parents, leaf = path.split("/")
-        node = root
-        for name in parents:
-            node = node.setdefault(name, {})
-        node[leaf] = value
-    return root
-
-
-def read_params(
-    config: ModelConfig,
-    tensors: Tensors,
-    *,
-    dtype: Any = None,
-    key: jax.Array | None = None,
-    new_head: bool = False,
-) -> tuple[Params, tuple[str, ...], tuple[str, ...]]:
-    """The parameters that a folder's tensors hold, the tensors left unread, and the paths freshly initialised.
-
-    Args:
-      dtype: the type of every weight; None keeps each as it is stored.
-      key: for the weights of a new head; new_head: whether the head's weights may be absent.
-
-    Raises:
-      ValueError: one message with every missing, unexpected, misshaped and contradicting tensor.
-    """
-    family = family_of(config.family)
-    model = build(config)
-    shapes = tree.paths(model.abstract())
-    wanted = {slot.name: slot for slot in slots(family.rows(config), model.abstract())}
-    account = _account(family, config, wanted, tensors)
-    missing = [name for name in wanted if name not in account.sources]
-    if new_head:
-        account.fresh = [path for name in missing for path in wanted[name].paths if path.startswith("head/")]
-        missing = [name for name in missing if not set(wanted[name].paths) <= set(account.fresh)]
-    _refuse(tensors.folder, account, missing, _misshaped(wanted, account.sources, tensors))
-    values = _fill(wanted, account.sources, tensors, shapes, dtype)
-    if account.fresh:
-        # Under jit, what is not returned is not computed: only the head is drawn.
-        head = jax.jit(lambda k: model.init(k)["head"])(jax.random.key(0) if key is None else key)
-        drawn = tree.paths({"head": head})
-        kind = dtype or values["embed/tokens/embedding"].dtype
-        values |= {path: drawn[path].astype(kind) for path in account.fresh}
-    ordered = {path: values[path] for path in shapes}
-    return _nested(ordered), tuple(sorted(account.unread)), tuple(account.fresh)
-
-
 def load_pretrained(
     path_or_id: str | os.PathLike[str],
     *,
@@ -259,53 +111,6 @@ def load_pretrained(
         fresh=fresh,
     )
     return Pretrained(config, params, extras)
-
-
-def _plain_arrays(params: Params) -> None:
-    leaves = jax.tree.leaves(params, is_leaf=lambda x: not isinstance(x, Mapping | tuple | list))
-    if strange := sorted({type(leaf).__name__ for leaf in leaves if not hasattr(leaf, "__array__")}):
-        raise TypeError(f"weights of type {strange} have no form in a checkpoint; fold them into arrays first (ops.fold)")
-
-
-def _stacked(params: Params) -> Params:
-    """The same tree with layers in runs, whichever of the two forms was given."""
-    stacks = [side for side in params.values() if isinstance(side, Mapping) and tree.LAYERS in side]
-    return tree.stack(params) if any(not isinstance(side[tree.LAYERS], Mapping) for side in stacks) else params
-
-
-def write_params(folder: Path, config: ModelConfig, params: Params, max_shard_bytes: int) -> str:
-    """Writes the weights in the family's names and returns the name of their type.
-
-    Raises:
-      ValueError: the parameters are not those of `config`.
-    """
-    family = family_of(config.family)
-    _plain_arrays(params)
-    params = _stacked(params)
-    leaves = tree.paths(params)
-    expected = {tree.generic(path) for path in tree.paths(build(config).abstract())}
-    if wrong := sorted(expected ^ {tree.generic(path) for path in leaves}):
-        raise ValueError(f"these parameters are not those of the config; they differ in {wrong}")
-    by_name = {slot.name: slot for slot in slots(family.rows(config), params)}
-    constants = family.constants(config)
-    bare = family.prefix if config.head == "none" else ""
-    theirs = {name.removeprefix(bare): name for name in (*by_name, *constants)}
-
-    def tensor(name: str) -> np.ndarray:
-        if theirs[name] in constants:
-            return constants[theirs[name]]
-        slot = by_name[theirs[name]]
-        parts = [np.asarray(leaves[path] if slot.index is None else leaves[path][slot.index]) for path in slot.paths]
-        return slot.how.save(parts)
-
-    def size(name: str) -> int:
-        if theirs[name] in constants:
-            return constants[theirs[name]].nbytes
-        slot = by_name[theirs[name]]
-        return int(np.prod(slot.shape)) * leaves[slot.paths[0]].dtype.itemsize
-
-    write_folder(folder, [(name, size(name)) for name in theirs], tensor, max_shard_bytes)
-    return str(leaves["embed/tokens/embedding"].dtype)
 
 
 def save_pretrained(

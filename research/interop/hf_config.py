@@ -159,7 +159,9 @@ def config_to_hf(config: ModelConfig, base: Mapping[str, Any] | None = None) -> 
 
 def _check_round_trip(config: ModelConfig, values: Mapping[str, Any], ignore: Sequence[str]) -> None:
     ours, theirs = canonical(config), canonical(config_from_hf(values, ignore=ignore))
-    wrong = [field.name for field in fields(ModelConfig) if _differs(getattr(ours, field.name), getattr(theirs, field.name))]
+    wrong = [
+        field.name for field in fields(ModelConfig) if _differs(getattr(ours, field.name), getattr(theirs, field.name))
+    ]
     # A nonzero output bias of BART is told by the file, not by config.json.
     wrong = [name for name in wrong if not (name == "lm_bias" and config.family == "bart")]
     if wrong:

@@ -6,8 +6,13 @@ from typing import Any
 
 REQUIRED: Any = object()
 
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 # Bookkeeping, initialisation, training-only rates and switches of how, not what, transformers computes.
-_NEUTRAL = """
+_NEUTRAL = _words("""
 _name_or_path architectures auto_map cache_implementation chunk_size_feed_forward classif_dropout classifier_dropout
 decoder_layerdrop dtype encoder_layerdrop finetuning_task gradient_checkpointing hf_revision id2label
 initializer_factor initializer_range init_std label2id language max_sequence_length model_max_length model_type
@@ -15,15 +20,15 @@ num_labels output_attentions output_hidden_states output_past prefix pretraining
 sep_token_id mask_token_id unk_token_id slow_but_exact task_specific_params tokenizer_class torch_dtype
 transformers_version use_cache use_return_dict classification_task summary_activation summary_first_dropout
 summary_proj_to_labels summary_type summary_use_proj token_classification_bias_default activation_dropout
-""".split()
+""")
 # Settings of text generation that older files keep in config.json; they belong to generation_config.json.
-_GENERATION = """
+_GENERATION = _words("""
 bad_words_ids begin_suppress_tokens diversity_penalty do_sample early_stopping encoder_no_repeat_ngram_size
 exponential_decay_length_penalty force_bos_token_to_be_generated forced_bos_token_id forced_eos_token_id
 length_penalty max_length min_length no_repeat_ngram_size num_beam_groups num_beams num_return_sequences
 output_scores remove_invalid_values repetition_penalty return_dict_in_generate suppress_tokens temperature top_k
 top_p typical_p
-""".split()
+""")
 NEUTRAL = frozenset((*_NEUTRAL, *_GENERATION))
 
 # Switches that every family shares: computed here only in this position.

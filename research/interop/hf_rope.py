@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from research.interop.hf_keys import Reader
@@ -54,19 +55,19 @@ def rope_from(given: Mapping[str, Any], theta: float, max_length: int) -> Rope:
         return Rope(theta=theta, scaling=scaling, factor=factor)
     # transformers stretches "dynamic" from max_position_embeddings, whatever else the dict says.
     original = None if scaling == "dynamic" else given.get("original_max_position_embeddings")
-    rope = dict(theta=theta, scaling=scaling, factor=factor, original_length=int(original or max_length))
+    rope = Rope(theta=theta, scaling=scaling, factor=factor, original_length=int(original or max_length))
     if scaling == "llama3":
-        bands = {name: float(given[name]) for name in ("low_freq_factor", "high_freq_factor")}
-        return Rope(**rope, **bands)
+        low, high = float(given["low_freq_factor"]), float(given["high_freq_factor"])
+        return replace(rope, low_freq_factor=low, high_freq_factor=high)
     if scaling == "yarn":
-        return Rope(
-            **rope,
+        return replace(
+            rope,
             beta_fast=float(given.get("beta_fast") or 32),
             beta_slow=float(given.get("beta_slow") or 1),
             attention_factor=_attention_factor(given, factor),
             truncate=bool(given.get("truncate", True)),
         )
-    return Rope(**rope)
+    return rope
 
 
 def rope_to(rope: Rope, head_dim: int) -> dict[str, Any]:

@@ -36,17 +36,20 @@ def _snapshot(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
-    cached = dict(repo_id=name, revision=revision, allow_patterns=list(_FILES))
+    def fetch(*, cached: bool) -> Path:
+        found = snapshot_download(name, revision=revision, allow_patterns=list(_FILES), local_files_only=cached)
+        return Path(str(found))
+
     reason = "HF_HUB_OFFLINE is set"
     if not offline():
         try:
-            return Path(snapshot_download(**cached))
-        except Exception as error:  # noqa: BLE001 (whatever the network did, the cache is asked next)
+            return fetch(cached=False)
+        except Exception as error:  # whatever the network did, the cache is asked next
             reason = f"the hub did not deliver it: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
     disable_progress_bars()
     try:
-        return Path(snapshot_download(**cached, local_files_only=True))
-    except Exception:  # noqa: BLE001 (absent from the cache: said below in one sentence)
+        return fetch(cached=True)
+    except Exception:
         raise FileNotFoundError(
             f"no folder named {name!r}, none in the local cache of the Hugging Face hub, and {reason}"
         ) from None

@@ -37,7 +37,7 @@ class Head(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        if c.head == "lm" and not c.tied:
+        if c.head in ("lm", "mlm") and not c.tied:
             self.table = Table(c.vocab_size, c.d_model, self.dtype, fan_in(c, c.d_model))
         if c.head == "mlm" or (c.head == "lm" and c.lm_bias):
             self.bias = weight(self, "bias", constant(0.0), (c.vocab_size,), self.dtype)

@@ -29,7 +29,7 @@ def _stack(side: str) -> list[Row]:
         *norm(f"{side}/embed_norm", f"{_BASE}{side}.layernorm_embedding"),
         *_attention(f"{ours}attention", f"{layer}self_attn"),
         *norm(f"{ours}attention_norm", f"{layer}self_attn_layer_norm"),
-        *_attention(f"{ours}cross_attention", f"{layer}encoder_attn"),
+        *_attention(f"{ours}cross", f"{layer}encoder_attn"),
         *norm(f"{ours}cross_norm", f"{layer}encoder_attn_layer_norm"),
         *dense(f"{ours}mlp/up", f"{layer}fc1"),
         *dense(f"{ours}mlp/down", f"{layer}fc2"),
@@ -41,7 +41,7 @@ def rows(config: ModelConfig) -> list[Row]:
     """All weights."""
     body = [Row(("embed/tokens/embedding",), f"{_BASE}shared.weight"), *_stack("encoder"), *_stack("decoder")]
     if config.head == "lm":
-        return [*body, Row(("head/output/embedding",), "lm_head.weight"), Row(("head/bias",), _BIAS, LIFTED)]
+        return [*body, Row(("head/table/embedding",), "lm_head.weight"), Row(("head/bias",), _BIAS, LIFTED)]
     heads = labels_head("classification_head.dense", "classification_head.out_proj", with_dense=True)
     return body if config.head == "none" else [*body, *heads]
 
@@ -90,6 +90,13 @@ def constants(config: ModelConfig) -> dict[str, np.ndarray]:
     return {_BIAS: np.zeros((1, config.vocab_size), np.float32)}
 
 
+def repeats(config: ModelConfig) -> tuple[str, ...]:
+    """Untied, their class reads the table once for each side; here both sides share it."""
+    if config.head != "lm" or config.tied:
+        return ()
+    return f"{_BASE}encoder.embed_tokens.weight", f"{_BASE}decoder.embed_tokens.weight"
+
+
 FAMILY = Family(
     model_type="bart",
     classes={
@@ -131,12 +138,13 @@ FAMILY = Family(
         "static_position_embeddings": (False,),
     },
     prefix=_BASE,
-    copies={
+    copies=lambda config: {
         f"{_BASE}encoder.embed_tokens.weight": f"{_BASE}shared.weight",
         f"{_BASE}decoder.embed_tokens.weight": f"{_BASE}shared.weight",
         "lm_head.weight": f"{_BASE}shared.weight",
     },
     surplus=lambda config: (r"lm_head\.weight", r"final_logits_bias", r"classification_head\..*"),
+    repeats=repeats,
     constants=constants,
     adjust=adjust,
 )

@@ -65,9 +65,20 @@ def rows(config: ModelConfig) -> list[Row]:
         *body,
         *dense("head/dense", "cls.predictions.transform.dense"),
         *norm("head/norm", "cls.predictions.transform.LayerNorm"),
-        Row(("head/bias",), "cls.predictions.bias"),
-        Row(("head/output/embedding",), "cls.predictions.decoder.weight"),
+        # Untied, their output layer uses the bias of its own and the other one does nothing.
+        Row(("head/bias",), "cls.predictions.bias" if config.tied else "cls.predictions.decoder.bias"),
+        Row(("head/table/embedding",), "cls.predictions.decoder.weight"),
     ]
+
+
+def copies(config: ModelConfig) -> dict[str, str]:
+    """The output layer, which some files write although it is tied."""
+    if not config.tied:
+        return {}
+    return {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    }
 
 
 FAMILY = Family(
@@ -84,10 +95,7 @@ FAMILY = Family(
     fixed=FIXED,
     only={"position_embedding_type": ("absolute",)},
     prefix="bert.",
-    copies={
-        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
-        "cls.predictions.decoder.bias": "cls.predictions.bias",
-    },
+    copies=copies,
     harmless=(r"(bert\.)?embeddings\.(position_ids|token_type_ids)",),
     surplus=lambda config: (r"(bert\.)?pooler\..*", r"cls\..*", r"classifier\..*"),
     renames=((r"(.*LayerNorm\.)gamma", r"\1weight"), (r"(.*LayerNorm\.)beta", r"\1bias")),

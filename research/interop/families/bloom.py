@@ -82,9 +82,9 @@ FAMILY = Family(
         "apply_residual_connection_post_layernorm": (False,),
         "skip_bias_add": (True, False),
         "skip_bias_add_qkv": (False,),
-        **{name: (True, False, 0, 100) for name in _MEGATRON},
+        **dict.fromkeys(_MEGATRON, (True, False, 0, 100)),
     },
     prefix=_BASE,
-    copies={"lm_head.weight": f"{_BASE}word_embeddings.weight"},
+    copies=lambda config: {"lm_head.weight": f"{_BASE}word_embeddings.weight"},
     surplus=lambda config: (r"lm_head\.weight", r"score\.weight", r"classifier\..*"),
 )

@@ -14,14 +14,13 @@ TANH = activation("hidden_activation", "gelu_pytorch_tanh", "gelu_pytorch_tanh",
 ONLY = {"use_bidirectional_attention": (None, False)}
 
 
-def keys(vocabulary: int, attention_cap: float | None, logit_cap: float | None) -> tuple[Key, ...]:
+def keys(vocabulary: int, logit_cap: float | None) -> tuple[Key, ...]:
     """The keys of both generations."""
     shared = tuple(key for key in llama.keys(vocabulary, True, TANH) if key.ours != "head_dim")
     return (
         *shared,
         *llama.BIASES,
         Key("head_dim", "head_dim", 256),
-        cap("attention_cap", "attn_logit_softcapping", attention_cap),
         cap("logit_cap", "final_logit_softcapping", logit_cap),
         *identifiers(0, 2, 1),
     )
@@ -65,13 +64,13 @@ FAMILY = Family(
     model_type="gemma2",
     classes=decoder_classes("Gemma2"),
     rows=llama.sandwich_rows,
-    keys=keys(256_000, 50.0, 30.0),
+    keys=(*keys(256_000, 30.0), cap("attention_cap", "attn_logit_softcapping", 50.0)),
     fixed=FIXED,
     read=read,
     write=write,
     only=ONLY,
     prefix=llama.BASE,
-    copies=llama.COPIES,
+    copies=llama.copies,
     harmless=llama.HARMLESS,
     surplus=llama.surplus,
 )

@@ -3,7 +3,7 @@
 from typing import Any
 
 from research.interop.families import gemma2, llama
-from research.interop.family import Family, decoder_classes
+from research.interop.family import Family
 from research.interop.hf_keys import Reader
 from research.interop.hf_rope import FULL, SLIDING, rope_from, rope_to
 from research.models.config import ModelConfig
@@ -42,13 +42,14 @@ FAMILY = Family(
         "Gemma3TextModel": {"head": "none"},
     },
     rows=llama.sandwich_rows,
-    keys=gemma2.keys(262_208, None, None),
+    keys=gemma2.keys(262_208, None),
     fixed=gemma2.FIXED | {"qk_norm": True},
     read=read,
     write=write,
-    only=gemma2.ONLY,
+    # transformers keeps the key from Gemma 2 and never applies it, so a value here would mean two things.
+    only=gemma2.ONLY | {"attn_logit_softcapping": (None,)},
     prefix=llama.BASE,
-    copies=llama.COPIES,
+    copies=llama.copies,
     harmless=llama.HARMLESS,
     surplus=llama.surplus,
 )

@@ -72,7 +72,7 @@ FAMILY = Family(
     write=write,
     only={"scale_attn_weights": (True,), "scale_attn_by_inverse_layer_idx": (False,)},
     prefix=_BASE,
-    copies={"lm_head.weight": f"{_BASE}wte.weight"},
+    copies=lambda config: {"lm_head.weight": f"{_BASE}wte.weight"},
     harmless=(r"(transformer\.)?h\.\d+\.attn\.(bias|masked_bias)",),
     surplus=lambda config: (r"lm_head\.weight", r"score\.weight", r"classifier\..*"),
 )

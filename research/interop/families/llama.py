@@ -25,8 +25,12 @@ FIXED = {
     "attention_out_bias": False,
     "mlp_bias": False,
 }
-COPIES = {"lm_head.weight": f"{BASE}embed_tokens.weight"}
 HARMLESS = (r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)
+
+
+def copies(config: ModelConfig) -> dict[str, str]:
+    """The output layer, which some files write although it is tied."""
+    return {"lm_head.weight": f"{BASE}embed_tokens.weight"}
 
 
 def surplus(config: ModelConfig) -> tuple[str, ...]:
@@ -107,7 +111,7 @@ FAMILY = Family(
     read=read,
     write=write_rope,
     prefix=BASE,
-    copies=COPIES,
+    copies=copies,
     harmless=HARMLESS,
     surplus=surplus,
 )

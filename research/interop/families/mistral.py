@@ -31,7 +31,7 @@ FAMILY = Family(
     read=read,
     write=write,
     prefix=llama.BASE,
-    copies=llama.COPIES,
+    copies=llama.copies,
     harmless=llama.HARMLESS,
     surplus=llama.surplus,
 )

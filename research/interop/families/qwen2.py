@@ -39,7 +39,7 @@ FAMILY = Family(
     # Only the multimodal relatives give a head more than one position.
     only={"use_mrope": (False,)},
     prefix=llama.BASE,
-    copies=llama.COPIES,
+    copies=llama.copies,
     harmless=llama.HARMLESS,
     surplus=llama.surplus,
 )

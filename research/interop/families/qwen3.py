@@ -17,7 +17,7 @@ FAMILY = Family(
     write=qwen2.write,
     only={"use_mrope": (False,)},
     prefix=llama.BASE,
-    copies=llama.COPIES,
+    copies=llama.copies,
     harmless=llama.HARMLESS,
     surplus=llama.surplus,
 )

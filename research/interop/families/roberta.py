@@ -25,8 +25,9 @@ def rows(config: ModelConfig) -> list[Row]:
         *body,
         *dense("head/dense", "lm_head.dense"),
         *norm("head/norm", "lm_head.layer_norm"),
-        Row(("head/bias",), "lm_head.bias"),
-        Row(("head/output/embedding",), "lm_head.decoder.weight"),
+        # Untied, their output layer uses the bias of its own and the other one does nothing.
+        Row(("head/bias",), "lm_head.bias" if config.tied else "lm_head.decoder.bias"),
+        Row(("head/table/embedding",), "lm_head.decoder.weight"),
     ]
 
 
@@ -41,6 +42,16 @@ def write(config: ModelConfig) -> dict[str, Any]:
     return {"max_position_embeddings": config.max_length + config.position_offset}
 
 
+def copies(config: ModelConfig) -> dict[str, str]:
+    """The output layer, which some files write although it is tied."""
+    if not config.tied:
+        return {}
+    return {
+        "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
+        "lm_head.decoder.bias": "lm_head.bias",
+    }
+
+
 FAMILY = Family(
     model_type="roberta",
     classes={
@@ -50,17 +61,18 @@ FAMILY = Family(
         "RobertaModel": {"head": "none"},
     },
     rows=rows,
-    keys=(*(key for key in KEYS if key.ours != "vocab_size"), Key("vocab_size", "vocab_size", 50_265), *identifiers(1, 0, 2)),
+    keys=(
+        *(key for key in KEYS if key.ours != "vocab_size"),
+        Key("vocab_size", "vocab_size", 50_265),
+        *identifiers(1, 0, 2),
+    ),
     fixed=FIXED,
     read=read,
     write=write,
     # The MLM head applies GELU whatever the stack does, so only GELU makes the two the same.
     only={"position_embedding_type": ("absolute",), "hidden_act": ("gelu",)},
     prefix="roberta.",
-    copies={
-        "lm_head.decoder.weight": "roberta.embeddings.word_embeddings.weight",
-        "lm_head.decoder.bias": "lm_head.bias",
-    },
+    copies=copies,
     harmless=(r"(roberta\.)?embeddings\.(position_ids|token_type_ids)",),
     surplus=lambda config: (r"(roberta\.)?pooler\..*", r"lm_head\..*", r"classifier\..*"),
 )

@@ -34,7 +34,7 @@ def _stack(side: str, base: str, gated: bool) -> list[Row]:
         Row((f"{side}/relative/embedding",), first),
         *_attention(f"{ours}attention", f"{layer}0.SelfAttention"),
         *norm(f"{ours}attention_norm", f"{layer}0.layer_norm"),
-        *_attention(f"{ours}cross_attention", f"{layer}1.EncDecAttention"),
+        *_attention(f"{ours}cross", f"{layer}1.EncDecAttention"),
         *norm(f"{ours}cross_norm", f"{layer}1.layer_norm"),
         *_mlp(f"{ours}mlp", f"{layer}{last}", gated),
         *norm(f"{ours}mlp_norm", f"{layer}{last}.layer_norm"),
@@ -51,7 +51,7 @@ def rows(config: ModelConfig) -> list[Row]:
         *_stack("decoder", base, config.gated),
     ]
     if config.head == "lm":
-        return [*body, Row(("head/output/embedding",), _OUTPUT)]
+        return [*body, Row(("head/table/embedding",), _OUTPUT)]
     if config.head == "token":
         return [*body, *labels_head("", "classifier", with_dense=False)]
     heads = labels_head("classification_head.dense", "classification_head.out_proj", with_dense=True)
@@ -158,7 +158,7 @@ FAMILY = Family(
     read=read,
     write=write,
     only={"is_encoder_decoder": (True, False)},
-    copies={
+    copies=lambda config: {
         "encoder.embed_tokens.weight": "shared.weight",
         "decoder.embed_tokens.weight": "shared.weight",
         "transformer.encoder.embed_tokens.weight": "transformer.shared.weight",
