@@ -68,9 +68,8 @@ class TokenCorpus:
             raise ValueError(f"{folder}: unknown split {split!r}; have {sorted(index['splits'])}")
         made_by = index["tokenizer"]["fingerprint"]
         if tokenizer is not None and tokenizer.fingerprint != made_by:
-            raise ValueError(
-                f"{folder} was made with another tokenizer (fingerprint {made_by[:12]}, got {tokenizer.fingerprint[:12]})"
-            )
+            given = tokenizer.fingerprint
+            raise ValueError(f"{folder} was made with another tokenizer ({made_by[:12]}..., got {given[:12]}...)")
         entry = index["splits"][split]
         shards = [_map_shard(folder, s, index["dtype"]) for s in entry["shards"]]
         return cls(shards, fingerprint=made_by, num_bytes=entry["bytes"])

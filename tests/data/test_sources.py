@@ -68,8 +68,8 @@ def test_one_pass_sees_each_row_once_and_pads_the_rest():
     again = list(one_pass(Numbers(10), 4))
     assert all(np.array_equal(x["noise"], y["noise"]) for x, y in zip(batches, again, strict=True))
     halves = [list(one_pass(Numbers(10), 4, shard=(i, 2))) for i in range(2)]
-    ids = [b["id"][b["loss_mask"].any(axis=1)].tolist() for half in halves for b in half]
-    assert sorted(sum(ids, [])) == list(range(10))
+    ids = [b["id"][b["loss_mask"].any(axis=1)] for half in halves for b in half]
+    assert sorted(np.concatenate(ids).tolist()) == list(range(10))
 
 
 def test_prefetch_gives_the_same_batches_and_jumps():

@@ -1,4 +1,4 @@
-"""Span corruption against T5's own test values (google-research/text-to-text-transfer-transformer preprocessors_test)."""
+"""Span corruption against T5's own test values (its repository's preprocessors_test; oracles.md, section 4)."""
 
 import numpy as np
 import pytest
