@@ -98,8 +98,8 @@ def _rope_table(h: Header) -> np.ndarray:
     """Cosines and sines [2, seq_len, H/2] that legacy files carry (readers recompute them)."""
     exponents = np.arange(0, h.head_dim, 2, dtype=np.float32) / np.float32(h.head_dim)
     frequencies = np.float32(1) / np.float32(10000.0) ** exponents
-    angles = np.outer(np.arange(h.seq_len, dtype=np.float32), frequencies)
-    return np.stack([np.cos(angles), np.sin(angles)])
+    angles = np.outer(np.arange(h.seq_len, dtype=np.float32), frequencies).astype(np.float64)
+    return np.stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
 
 
 # The weights of one layer under our names, all kept as [out, in] in the file.
@@ -171,7 +171,11 @@ def _to_params(h: Header, tensors: dict[str, np.ndarray]) -> dict[str, Any]:
 
 # Names, token ids, training-only rates and fields of other heads: the format has no place for them and needs none.
 _FREE = frozenset(
-    ["family", "bos_id", "eos_id", "pad_id", "decoder_start_id", "init_std", "pooling", "head_bias", "head_dense", "n_labels", "norm_bias", "embed_dropout", "attention_dropout", "residual_dropout"]
+    (
+        *("family", "bos_id", "eos_id", "pad_id", "decoder_start_id", "init_std", "norm_bias"),
+        *("pooling", "head_bias", "head_dense", "n_labels"),
+        *("embed_dropout", "attention_dropout", "residual_dropout"),
+    )
 )
 
 

@@ -180,7 +180,6 @@ _BART = {
     "embed_norm": True,
     "final_norm": False,
     "position_offset": 2,
-    "lm_bias": True,
     "pooling": "eos",
     "head_dense": True,
     "embed_dropout": 0.1,
