@@ -1,0 +1,169 @@
+"""From a plain `data` section of a config to rows and batches: one place where kinds and objectives have names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from . import python_docs
+from .corpus import TokenCorpus
+from .corruption import CorruptedPairRows, Denoising, MaskedLM, SpanCorruption, prefix_lm, prompt_as_prefix
+from .files import documents, find_files, read_examples
+from .mixtures import Mixture, mixing_rates
+from .rows import MappedRows, PackedRows, PaddedRows, WindowRows
+from .sources import Batches, Rows, Stream
+from .spans import random_spans_helper, tokenizer_sentinels
+from .templates import encode_examples
+from .tfds_source import TfdsExamples
+
+KINDS = ("corpus", "text", "examples", "tfds", "python_docs", "python_sources")
+OBJECTIVES = ("causal", "prefix", "mlm", "span", "denoise", "tune", "tune_prefix")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is read (`kind`, `path`, `split`) and what is learned from it (`objective`, `length`).
+
+    Kinds: `corpus` (a folder of tools/prepare_corpus.py), `text` (files or folders), `examples` (JSONL or JSON),
+    `tfds` (a name or prepared folder), `python_docs`, `python_sources`. Objectives: `causal`, `prefix`, `mlm`, `span`,
+    `denoise` on text; `tune`, `tune_prefix` on examples. `targets_length` is the decoder's side of `denoise`.
+    """
+
+    kind: str = "python_docs"
+    path: str = ""
+    split: str = "train"
+    column: str = "text"
+    objective: str = "causal"
+    length: int = 512
+    targets_length: int = 0
+    heldout: float = 0.05
+    batch_size: int = 8
+    seed: int = 0
+    shuffle: bool = True
+    pack: bool = True
+    long: str = "error"
+    boundary: str = "joint"
+    mask_rate: float = 0.15
+    mean_span: float = 3.0
+    whole_word: bool = False
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config) -> "DataConfig":
+        """From a mapping (a config's `data`); raises ValueError for an unknown name, listing those that exist."""
+        given = dict(config.items())
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(given) - known):
+            raise ValueError(f"unknown data options {unknown}; have {sorted(known)}")
+        built = cls(**given)
+        for name, value, allowed in (("kind", built.kind, KINDS), ("objective", built.objective, OBJECTIVES)):
+            if value not in allowed:
+                raise ValueError(f"unknown data {name} {value!r}; have {sorted(allowed)}")
+        return built
+
+
+def build_rows(config, tokenizer, split: str | None = None) -> Rows:
+    """Training rows of one data section; `split` (`train` or `heldout`) overrides the config's."""
+    data = DataConfig.of(config)
+    split = split or data.split
+    pad_id = tokenizer.pad_id or 0
+    if data.objective.startswith("tune"):
+        examples = encode_examples(
+            _examples(data, split), tokenizer, max_length=data.length, long=data.long, boundary=data.boundary
+        )
+        rows: Rows = (PackedRows if data.pack else PaddedRows)(examples, data.length, pad_id=pad_id)
+        return MappedRows(rows, prompt_as_prefix) if data.objective == "tune_prefix" else rows
+    corpus = _corpus(data, tokenizer, split)
+    if data.objective in ("span", "denoise"):
+        return _pair_rows(data, corpus, tokenizer, pad_id)
+    rows = WindowRows(corpus, data.length, pad_id=pad_id)
+    if data.objective == "mlm":
+        return MappedRows(rows, MaskedLM(tokenizer, rate=data.mask_rate, whole_word=data.whole_word))
+    return MappedRows(rows, prefix_lm) if data.objective == "prefix" else rows
+
+
+def build_source(config, tokenizer, *, split: str | None = None, shard: tuple[int, int] = (0, 1)) -> Batches:
+    """Batches of one data section, or of several mixed by `weights` (a mapping name -> section without `kind`).
+
+    A mixture is `{"mix": {name: section, ...}, "weights": {name: rate}, "batch_size": ..., "seed": ...}`; without
+    weights the sources are mixed in proportion to their rows.
+    """
+    if "mix" not in config:
+        data = DataConfig.of(config)
+        rows = build_rows(config, tokenizer, split)
+        return Batches(Stream(rows, data.seed, shuffle=data.shuffle), data.batch_size, shard=shard)
+    if unknown := sorted(set(config.keys()) - {"mix", "weights", "batch_size", "seed"}):
+        raise ValueError(f"unknown options {unknown} of a mixture; have ['batch_size', 'mix', 'seed', 'weights']")
+    seed = config.get("seed", 0)
+    names = sorted(config["mix"].keys())
+    # Each source has a seed of its own, or two of equal size would be read in step.
+    streams = {
+        name: Stream(build_rows(config["mix"][name], tokenizer, split), seed + i) for i, name in enumerate(names)
+    }
+    rates = dict((config.get("weights") or {}).items()) or mixing_rates({k: len(s) for k, s in streams.items()})
+    return Batches(Mixture(streams, rates, seed=seed), config.get("batch_size", 8), shard=shard)
+
+
+def _texts(data: DataConfig, split: str) -> list[str]:
+    """Texts of one split, exact duplicates removed."""
+    if data.kind == "python_docs":
+        found = python_docs.corpus()
+    elif data.kind == "python_sources":
+        found = [*python_docs.corpus(), *python_docs.sources()]
+    elif data.kind == "tfds":
+        examples = TfdsExamples(data.path, "train" if split == "heldout" else split)
+        found = [python_docs.Document(str(i), examples[i][data.column]) for i in range(len(examples))]
+    else:
+        files = find_files([data.path])
+        found = [python_docs.Document(str(f), t) for f in files for t in documents(f, data.column)]
+    train, heldout = python_docs.split(found, data.heldout)
+    chosen = [d.text for d in (heldout if split == "heldout" else train)]
+    if not chosen:
+        raise ValueError(f"the {split} split of {data.kind} {data.path!r} is empty ({len(found)} documents in all)")
+    return chosen
+
+
+def _corpus(data: DataConfig, tokenizer, split: str) -> TokenCorpus:
+    if data.kind == "corpus":
+        return TokenCorpus.open(data.path, split, tokenizer=tokenizer)
+    if data.kind == "examples":
+        raise ValueError(
+            f"examples are for the objectives tune and tune_prefix, not {data.objective!r}; use kind='text'"
+        )
+    return TokenCorpus.from_texts(_texts(data, split), tokenizer)
+
+
+def _examples(data: DataConfig, split: str) -> list[dict]:
+    if data.kind == "tfds":
+        source = TfdsExamples(data.path, split)
+        return [source[i] for i in range(len(source))]
+    if data.kind != "examples":
+        raise ValueError(f"objective {data.objective!r} needs kind 'examples' or 'tfds', got {data.kind!r}")
+    found = [e for f in find_files([Path(data.path)]) for e in read_examples(f)]
+    train = [e for e in found if not python_docs.is_heldout(str(sorted(e.items())), data.heldout)]
+    if split != "heldout":
+        return train
+    return [e for e in found if python_docs.is_heldout(str(sorted(e.items())), data.heldout)]
+
+
+def _pair_rows(data: DataConfig, corpus: TokenCorpus, tokenizer, pad_id: int) -> CorruptedPairRows:
+    """Encoder-decoder rows; T5 and BART start the decoder with pad and end-of-text respectively."""
+    if data.objective == "span":
+        piece, targets = random_spans_helper(data.length, data.mask_rate, data.mean_span)
+        corruption: SpanCorruption | Denoising = SpanCorruption(
+            tokenizer_sentinels(tokenizer), density=data.mask_rate, mean_span=data.mean_span, eos_id=tokenizer.eos_id
+        )
+        start = pad_id
+    else:
+        corruption = Denoising(tokenizer, mean_span=data.mean_span)
+        targets, piece = data.length, data.length - 1
+        start = tokenizer.eos_id if tokenizer.eos_id is not None else pad_id
+    return CorruptedPairRows(
+        corpus,
+        corruption,
+        data.length,
+        data.targets_length or targets,
+        piece_length=piece,
+        decoder_start_id=start,
+        pad_id=pad_id,
+        special_ids=tokenizer.special_ids,
+    )
