@@ -4,6 +4,7 @@ B batch · S slots · K key/value heads · H head size
 """
 
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 from flax import struct
@@ -46,7 +47,7 @@ class Cache:
         return self.positions.shape[1]
 
 
-def empty(batch: int, length: int, layers: int, kv_heads: int, head_dim: int, dtype: jnp.dtype) -> Cache:
+def empty(batch: int, length: int, layers: int, kv_heads: int, head_dim: int, dtype: Any) -> Cache:
     """A cache of `length` empty slots."""
     kv = tuple(KV(*(jnp.zeros((batch, length, kv_heads, head_dim), dtype) for _ in "kv")) for _ in range(layers))
     blank = jnp.zeros((batch, length), jnp.int32)
