@@ -246,6 +246,7 @@ def _result(
         if tokenizer is not None:
             stream = TextStream(tokenizer, request.rows[i] if request.sources is None else [])
             stream.push(new[: count - stopped].tolist())
+            stream.read(final=True)
             decoded.append(stream.text)
     return Generation(
         tokens=tokens,

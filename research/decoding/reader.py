@@ -109,6 +109,7 @@ class Reader:
             tokens[i, : lengths[i]] = history[i, self.start[i] : self.start[i] + lengths[i]]
             if self.streams is not None and not followed:
                 self.streams[i].push(tokens[i, : lengths[i] - bool(stopped[i])].tolist())
+                self.streams[i].read(final=True)
         inside = np.arange(plan.room) < lengths[:, None]
         for name in _RECORDS:
             if values[name] is not None:

@@ -7,7 +7,7 @@ back, and a row ends with the token that completes one.
 from collections.abc import Sequence
 from typing import Any
 
-_HALF = "�"  # what a decoder writes for bytes that are not a whole character yet
+from research.data.stream import StreamDecoder
 
 
 def overlap(text: str, stop: str) -> int:
@@ -21,46 +21,37 @@ def overlap(text: str, stop: str) -> int:
 class TextStream:
     """The text of one row, fed with new tokens and read in pieces that never have to be taken back.
 
-    `decode` is the tokenizer's; the prompt's ids are decoded in front, because some tokenizers treat the first token of
-    a text differently (SentencePiece drops its space).
+    `text` is what is certain so far, cut before a stop string; `stopped` says that one was found. The prompt's ids give
+    the decoder its context.
     """
 
     def __init__(self, tokenizer: Any, prompt: Sequence[int] = (), stop_strings: Sequence[str] = ()):
-        self._decode = tokenizer.decode
-        self._prompt = list(prompt)
-        # Bytes at the end of a prompt may become one character with the first new token.
-        self._skip = len(self._text([]).rstrip(_HALF))
+        self._decoder = StreamDecoder(tokenizer, prompt)
         self._stops = tuple(stop_strings)
-        self._tokens: list[int] = []
         self._sent = 0
         self.text = ""
         self.stopped = False
 
-    def _text(self, tokens: list[int]) -> str:
-        return self._decode(self._prompt + tokens) if self._prompt or tokens else ""
+    def _add(self, new: str) -> None:
+        start = len(self.text)
+        self.text += new
+        found = (self.text.find(stop, max(0, start - len(stop) + 1)) for stop in self._stops)
+        if ends := [at for at in found if at >= 0]:
+            self.text, self.stopped = self.text[: min(ends)], True
 
     def push(self, tokens: Sequence[int]) -> int:
         """Take new tokens; returns how many were used (all, unless a stop string was completed by an earlier one)."""
-        if not self._stops:
-            self._tokens.extend(tokens)
-            self.text = self._text(self._tokens)[self._skip :]
-            return len(tokens)
         for used, token in enumerate(tokens, 1):
-            self._tokens.append(token)
-            self.text = self._text(self._tokens)[self._skip :]
-            ends = [at for at in (self.text.find(stop) for stop in self._stops) if at >= 0]
-            if ends:
-                self.text, self.stopped = self.text[: min(ends)], True
+            self._add(self._decoder.push(token))
+            if self.stopped:
                 return used
         return len(tokens)
 
     def read(self, final: bool = False) -> str:
         """The text that is new since the last read and certain; with `final`, all that is left."""
-        safe = self.text
-        if not (final or self.stopped):
-            safe = safe.rstrip(_HALF)
-            held = max((overlap(safe, stop) for stop in self._stops), default=0)
-            safe = safe[: len(safe) - held]
-        piece = safe[self._sent :]
-        self._sent = max(self._sent, len(safe))
+        if final and not self.stopped:
+            self._add(self._decoder.flush())
+        held = 0 if final or self.stopped else max((overlap(self.text, stop) for stop in self._stops), default=0)
+        piece = self.text[self._sent : len(self.text) - held]
+        self._sent += len(piece)
         return piece
