@@ -2,7 +2,7 @@
 
     python tools/show_batch.py --config=configs/lifecycle.py --tokenizer=FOLDER [--step=0] [--rows=2]
 
-The config is a file with `get_config()`; its `data` section (or the whole of it) is read as research/data/build.py says.
+The config is a file with `get_config()`; its `data` section (or the whole) is read as research/data/build.py says.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def load_data_config(name: str):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config(argument) if argument else module.get_config()
-    return config["data"] if "data" in config else config
+    return config.get("data", config)
 
 
 if __name__ == "__main__":

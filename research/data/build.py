@@ -1,7 +1,6 @@
 """From a plain `data` section of a config to rows and batches: one place where kinds and objectives have names."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from . import python_docs
@@ -45,7 +44,6 @@ class DataConfig:
     mask_rate: float = 0.15
     mean_span: float = 3.0
     whole_word: bool = False
-    weights: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, config) -> "DataConfig":

@@ -37,7 +37,7 @@ class Rendered(NamedTuple):
 class _Generation(Extension):
     """`{% generation %} ... {% endgeneration %}`: its output, with a mark before and after."""
 
-    tags = frozenset(("generation",))
+    tags = {"generation"}  # noqa: RUF012 (the name and type that jinja2 reads)
 
     def parse(self, parser):
         line = next(parser.stream).lineno

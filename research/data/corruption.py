@@ -179,7 +179,7 @@ class SpanCorruption:
 
 
 class Denoising:
-    """BART's objective: sentences permuted, spans infilled (tokens masked, deleted if asked); the target is the text."""
+    """BART's objective: sentences permuted, spans infilled (also masking, deletion); the target is the text."""
 
     def __init__(
         self,

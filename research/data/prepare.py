@@ -48,7 +48,7 @@ def prepare(
         raise ValueError(f"heldout must be a fraction in [0, 1), got {heldout}")
     out = Path(out)
     bos, eos = ends(tokenizer, bos, eos)
-    plan = {
+    plan: dict = {
         "version": VERSION,
         "inputs": [{"file": str(f), "bytes": f.stat().st_size, "sha256": _sha256(f)} for f in files],
         "tokenizer": {"fingerprint": tokenizer.fingerprint, "vocab_size": tokenizer.vocab_size},

@@ -1,7 +1,7 @@
 """English and Python that every Python installation carries: language reference, docstrings, standard-library source.
 
-Nothing is imported but `pydoc_data`; docstrings are read from source files with `ast`. Documents come in sorted order, so
-that equal Python versions give equal text; `digest` is recorded with a run.
+Nothing is imported but `pydoc_data`; docstrings are read from source files with `ast`. Documents come in sorted order,
+so that equal Python versions give equal text; `digest` is recorded with a run.
 """
 
 import ast

@@ -72,7 +72,7 @@ def encode_chat(messages: Sequence[Mapping], tokenizer, *, template: str | None 
         raise ValueError("this tokenizer has no chat template; pass one (template=..., for example chat.CHATML)")
     if not any(m["role"] == "assistant" for m in messages):
         raise ValueError(f"no assistant message to learn from; roles are {[m['role'] for m in messages]}")
-    variables = special_variables(tokenizer)
+    variables: dict = special_variables(tokenizer)
     if not has_generation(template):
         return _chat_by_prefix(messages, tokenizer, template, tools, variables)
     text, spans = render(template, messages, tools=tools, **variables)
@@ -179,7 +179,7 @@ def _mask_from_spans(text: str, offsets: Sequence[tuple[int, int]], spans: Seque
     return mask
 
 
-def _chat_by_prefix(messages, tokenizer, template, tools, variables) -> Example:
+def _chat_by_prefix(messages, tokenizer, template: str, tools, variables: dict) -> Example:
     """Mask by comparing the whole chat with the prompt before, and the chat up to, each assistant turn."""
 
     def ids_of(part: Sequence[Mapping], prompt: bool) -> list[int]:

@@ -1,0 +1,116 @@
+"""Data sections of a config: every kind and objective gives a batch that passes its check and can be shown."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from research.data import build_rows, build_source, check_batch, render
+from research.data.build import OBJECTIVES
+from research.data.byte_tokenizer import ByteTokenizer
+from research.data.corpus import TokenCorpus
+from research.data.sources import one_pass
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return ByteTokenizer(extra=["<mask>", *(f"<extra_id_{i}>" for i in range(30))])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("texts")
+    for i in range(40):
+        (root / f"{i}.txt").write_text(f"Document {i}. It has {i * i} words. " * (1 + i % 5))
+    rows = [{"prompt": f"Double {i}:", "completion": f" {2 * i}"} for i in range(60)]
+    (root / "tune.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return root
+
+
+def section(folder, objective):
+    tune = objective.startswith("tune")
+    return {
+        "kind": "examples" if tune else "text",
+        "path": str(folder / "tune.jsonl" if tune else folder),
+        "column": "prompt",
+        "objective": objective,
+        "length": 64,
+        "batch_size": 4,
+        "heldout": 0.2,
+    }
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_every_objective(folder, tokenizer, objective):
+    config = section(folder, objective)
+    source = build_source(config, tokenizer)
+    for step in (0, 9):
+        batch = source.batch(step)
+        check_batch(batch, tokenizer.vocab_size, 64)
+        assert ("inputs" in batch) == (objective in ("span", "denoise"))
+        assert ("horizon" in batch) == ("prefix" in objective)
+    shown = render(batch, tokenizer, rows=1)
+    assert "tokens predicted" in shown.plain and any("bold underline" in str(s.style) for s in shown.spans)
+    heldout = build_rows(config, tokenizer, "heldout")
+    assert 0 < len(heldout) < len(source.stream)
+    assert sum(b["loss_mask"].sum() for b in one_pass(heldout, 4)) > 0
+
+
+def test_show_marks_targets_and_padding(tokenizer):
+    batch = {
+        "tokens": np.array([[*tokenizer.encode("ab\nc"), 0, 0]]),
+        "targets": np.array([[*tokenizer.encode("b\nc"), 0, 0, 0]]),
+        "loss_mask": np.array([[0, 1, 1, 0, 0, 0]]),
+        "segment_ids": np.array([[1, 1, 1, 1, 0, 0]]),
+    }
+    shown = render(batch, tokenizer)
+    assert "(padding x 2)" in shown.plain and "1 document, 2 padding" in shown.plain
+    bold = [shown.plain[s.start : s.end] for s in shown.spans if "underline" in str(s.style)]
+    assert bold == ["<0x0A>", "<0x63>"]
+    masked = {**batch, "targets": batch["tokens"], "tokens": np.full((1, 6), tokenizer.mask_id)}
+    assert "[<mask>><0x62>]" in render(masked, tokenizer).plain
+    assert "... 3 more" in render(batch, tokenizer, max_tokens=3).plain
+
+
+def test_mixture_section(folder, tokenizer):
+    parts = {"a": section(folder, "causal"), "b": section(folder, "tune")}
+    source = build_source({"mix": parts, "weights": {"a": 3, "b": 1}, "batch_size": 8}, tokenizer)
+    assert source.batch(0)["tokens"].shape == (8, 64) and source.stream.counts["a"] == 3072
+    assert build_source({"mix": parts}, tokenizer).batch(1)["tokens"].shape == (8, 64)
+    with pytest.raises(ValueError, match=r"unknown options \['lenght'\] of a mixture"):
+        build_source({"mix": parts, "lenght": 1}, tokenizer)
+
+
+def test_python_docs_section(tokenizer):
+    source = build_source({"length": 128, "batch_size": 2}, tokenizer)
+    check_batch(source.batch(0), tokenizer.vocab_size, 128)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"lenght": 5}, r"unknown data options \['lenght'\]; have"),
+        ({"kind": "csv"}, "unknown data kind 'csv'; have"),
+        ({"objective": "gpt"}, "unknown data objective 'gpt'; have"),
+        ({"kind": "examples"}, "examples are for the objectives tune"),
+        ({"objective": "tune"}, "needs kind 'examples' or 'tfds', got 'text'"),
+        ({"heldout": 0.0, "split": "heldout"}, "the heldout split of text .* is empty"),
+    ],
+)
+def test_config_errors(folder, tokenizer, change, match):
+    with pytest.raises(ValueError, match=match):
+        build_source(section(folder, "causal") | change, tokenizer)
+
+
+def test_corpus_in_memory_counts_bytes(tokenizer):
+    corpus = TokenCorpus.from_texts(["é", "", "ab"], tokenizer)
+    assert corpus.num_bytes == 4 and corpus.num_documents == 2 and corpus.num_tokens == 4 + 2
+
+
+def test_the_room_does_not_import_jax():
+    code = "import sys, research.data, research.data.instructions, research.data.chat, research.data.prepare\n"
+    code += "print([m for m in ('jax', 'flax', 'grain', 'tensorflow', 'tensorflow_datasets') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
