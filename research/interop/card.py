@@ -81,8 +81,9 @@ def _data_rows(card: Card) -> list[Mapping[str, object]]:
     return rows
 
 
-def _fenced(text: str) -> list[str]:
-    return ["```bash", text, "```"] if text else [NOT_STATED]
+def _recipe(card: Card) -> list[str]:
+    command = ["", "```bash", card.command, "```"] if card.command else []
+    return [card.recipe or NOT_STATED, *command]
 
 
 def render(card: Card) -> str:
@@ -92,7 +93,7 @@ def render(card: Card) -> str:
         ("Out of scope", [card.out_of_scope or NOT_STATED]),
         ("Parent model", [card.parent or "None: trained from random weights, or not stated."]),
         ("Training data", _table(_data_rows(card)) if card.data else [NOT_STATED]),
-        ("Training recipe", [card.recipe or NOT_STATED, "", *_fenced(card.command)]),
+        ("Training recipe", _recipe(card)),
         ("Evaluation", _table(card.results) if card.results else ["Not evaluated."]),
         ("Limitations", [card.limitations or NOT_STATED]),
         ("Licence", [card.licence]),

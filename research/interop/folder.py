@@ -132,6 +132,7 @@ def write_folder(
         # The writer takes a tensor's memory as it lies: a transposed view would be stored scrambled.
         arrays = {name: np.ascontiguousarray(tensor(name)) for name in names}
         save_file(arrays, folder / f".{file}", metadata={"format": "pt"})
+        (folder / f".{file}").chmod(0o644)  # the writer makes it readable to its owner alone
         (folder / f".{file}").replace(folder / file)
     for stale in folder.glob("model*.safetensors"):
         if stale.name not in files:

@@ -31,6 +31,14 @@ def family_of(model_type: Any) -> Family:
 
 def _implied(family: Family, architectures: Sequence[str], head: str | None, kind: str | None) -> dict[str, Any]:
     """The fields that the head implies: of the class in config.json, or of the head asked for."""
+    # A sequence head's choices stand ready under every other head, so that changing `head` later is enough.
+    ready = next((f for f in family.classes.values() if f["head"] == "sequence"), {})
+    ready = {name: ready[name] for name in _LABEL_FIELDS if name in ready}
+    chosen = _class_fields(family, architectures, head, kind)
+    return {**ready, **({"head_dense": False, "head_bias": True} if chosen["head"] == "token" else {}), **chosen}
+
+
+def _class_fields(family: Family, architectures: Sequence[str], head: str | None, kind: str | None) -> dict[str, Any]:
     if head is None:
         for name in architectures:
             if name in family.classes:

@@ -1,0 +1,74 @@
+"""Checkpoints of our own training runs, as models: the configuration and the weights, without the optimizer."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from research.core import tree
+from research.core.types import Params
+from research.models import ModelConfig, build, preset
+from research.models.config import check_names
+from research.ops.positions import Rope
+from research.training.checkpoint import Checkpoints, load_params
+from research.training.state import State
+
+
+def config_to_dict(config: ModelConfig) -> dict[str, Any]:
+    """Every field, in types that JSON holds."""
+    return asdict(config) | {"sliding": list(config.sliding)}
+
+
+def config_from_dict(values: Mapping[str, Any]) -> ModelConfig:
+    """The inverse of `config_to_dict`; a `preset` may stand for the fields that are not named.
+
+    Raises:
+      ValueError: an unknown field or preset, or values that make no model.
+    """
+    fields = {name: value for name, value in values.items() if name != "preset"}
+    check_names(fields)
+    for name in ("rope", "rope_local"):
+        if isinstance(fields.get(name), Mapping):
+            fields[name] = Rope(**fields[name])
+    if "sliding" in fields:
+        fields["sliding"] = tuple(fields["sliding"])
+    if values.get("preset"):
+        return preset(values["preset"], **fields)
+    try:
+        return ModelConfig(**fields)
+    except TypeError as error:
+        raise ValueError(f"the stored model config is incomplete: {error}; it has {sorted(fields)}") from None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds checkpoints of a training run."""
+    return any((step / "meta.json").is_file() for step in folder.glob("[0-9]*"))
+
+
+def load_run(folder: str | os.PathLike[str], step: int | None = None) -> tuple[ModelConfig, Params, dict[str, Any]]:
+    """(config, params, meta) of a run's newest sound checkpoint, or of one step.
+
+    Raises:
+      ValueError: no sound checkpoint, no model config in it, or weights of another model.
+    """
+    params, meta = load_params(folder, step)
+    stored = meta.get("config", {}).get("model")
+    if not isinstance(stored, Mapping):
+        raise ValueError(
+            f"the checkpoint in {folder} says nothing about its model; its config has {sorted(meta['config'])}"
+        )
+    config = config_from_dict(stored)
+    tree.check_same(build(config).abstract(), params, f"the checkpoint in {folder}")
+    return config, params, meta
+
+
+def save_run(folder: str | os.PathLike[str], config: ModelConfig, params: Params) -> Path:
+    """Writes weights as step 0 of a run, from where training can begin."""
+    state = State(jnp.zeros((), jnp.int32), params, (), jax.random.key(0))
+    with Checkpoints(folder, config={"model": config_to_dict(config)}) as checkpoints:
+        checkpoints.save(state)
+    return Path(folder)
