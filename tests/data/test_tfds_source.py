@@ -14,6 +14,7 @@ from research.data.tfds_source import GrainBatches, TfdsExamples
 
 BUILDER = """
 import sys
+import numpy as np
 import tensorflow_datasets as tfds
 
 class SmallTexts(tfds.core.GeneratorBasedBuilder):
@@ -24,13 +25,13 @@ class SmallTexts(tfds.core.GeneratorBasedBuilder):
         super().__init__(**settings)
 
     def _info(self):
-        features = tfds.features.FeaturesDict({"text": tfds.features.Text(), "number": "int64"})
+        features = tfds.features.FeaturesDict({"text": tfds.features.Text(), "number": np.int64})
         return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
 
     def _split_generators(self, manager):
-        return {"train": self._rows(range(20)), "test": self._rows(range(20, 25))}
+        return {"train": self._generate_examples(range(20)), "test": self._generate_examples(range(20, 25))}
 
-    def _rows(self, numbers):
+    def _generate_examples(self, numbers):
         for i in numbers:
             yield i, {"text": f"text number {i}, \\u00e9", "number": i}
 
