@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from research.core import tree
-from tests.parity.zoo import BY_NAME, both, make_batch, run_torch
+from tests.parity.zoo import BY_NAME, both, make_batch, quick_jit, run_torch
 
 pytestmark = pytest.mark.oracle
 
@@ -20,7 +20,7 @@ GENERATORS = [name for name, case in BY_NAME.items() if case.head == "lm" and na
 PREFILL = 4
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(quick_jit, static_argnums=0)
 def _advance(model: Any, params: Any, cache: Any, tokens: jax.Array, segments: jax.Array) -> tuple[jax.Array, Any]:
     out = model.apply(params, {"tokens": tokens, "segment_ids": segments}, cache=cache)
     return model.logits(params, out.hidden), out.cache
@@ -34,7 +34,7 @@ def test_cached_logits_equal_the_full_forward_of_transformers(name: str) -> None
     tokens, segments = jnp.asarray(pair.ours["tokens"]), jnp.asarray(pair.ours["segment_ids"])
     layers = tree.unstack(params)
     batch = {key: jnp.asarray(value) for key, value in pair.ours.items() if key != "labels"}
-    cache = jax.jit(partial(model.start, length=tokens.shape[1] + 2))(layers, batch)
+    cache = quick_jit(partial(model.start, length=tokens.shape[1] + 2))(layers, batch)
 
     seen = []
     for start, end in [(0, PREFILL), *((i, i + 1) for i in range(PREFILL, tokens.shape[1]))]:

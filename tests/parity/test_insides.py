@@ -12,12 +12,12 @@ pytest.importorskip("transformers")
 
 from research.core import tree
 from research.models import build
-from tests.parity.zoo import BY_NAME, both, make_batch, run_torch
+from tests.parity.zoo import BY_NAME, both, make_batch, quick_jit, run_torch
 
 pytestmark = pytest.mark.oracle
 
 
-@partial(jax.jit, static_argnums=0)
+@partial(quick_jit, static_argnums=0)
 def _inside(model: Any, params: Any, batch: dict[str, jax.Array]) -> Any:
     return model.apply(params, batch, hidden_states=True, attentions=True)
 

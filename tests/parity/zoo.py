@@ -298,7 +298,11 @@ def run_torch(model: Any, batch: Mapping[str, np.ndarray], **wanted: bool) -> An
     return out
 
 
-@partial(jax.jit, static_argnums=0)
+# Small programs that run once: their time is compile time, and machine code need not be fast.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@partial(quick_jit, static_argnums=0)
 def _step(model: Any, params: Any, batch: dict[str, jax.Array]) -> Any:
     labels, batch = batch["labels"], {name: value for name, value in batch.items() if name != "labels"}
     head = model.config.head
