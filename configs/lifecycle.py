@@ -1,0 +1,88 @@
+"""The main job: a model's life from plain text to answers, on the documentation that comes with Python.
+
+    python -m experiments.lifecycle --config=configs/lifecycle.py
+    python -m experiments.lifecycle --config=configs/lifecycle.py --config.pretrain.steps=2000 --workdir=/tmp/life
+    python -m experiments.lifecycle --config=configs/lifecycle.py:tiny        # seconds: to see that it runs
+
+About five minutes on 2 CPU cores. LLaMA-style decoder (RMSNorm, RoPE, SwiGLU), *LLaMA: Open and Efficient Foundation
+Language Models*, Touvron et al., https://arxiv.org/abs/2302.13971; matrices learn by Muon, *Muon is Scalable for LLM
+Training*, Liu et al., https://arxiv.org/abs/2502.16982.
+"""
+
+from ml_collections import ConfigDict
+
+ARGUMENTS = ("", "tiny")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The settings of all stages; `tiny` shrinks every one of them."""
+    if arg not in ARGUMENTS:
+        raise ValueError(f"unknown argument {arg!r} of configs/lifecycle.py; have {list(ARGUMENTS)}")
+    config = ConfigDict(
+        {
+            # Held-out shares are of documents and of functions; limit 0 takes all documents.
+            "documents": {"held_out": 0.08, "held_out_functions": 0.1, "limit": 0},
+            "tokenizer": {"vocab_size": 2048, "kind": "bpe", "seed_size": 200_000, "max_text_length": 16_384},
+            "model": {
+                "d_model": 256,
+                "n_layers": 4,
+                "n_heads": 4,
+                "d_ff": 672,
+                "max_length": 256,
+                "tied": True,
+                "policy": "bf16",
+                "unroll": True,
+            },
+            "pretrain": {
+                "steps": 900,
+                "batch_size": 8,
+                "seed": 0,
+                "optimizer": optimizer(learning_rate=4e-3, warmup=40, weight_decay=0.1),
+                "evaluate_every": 150,
+                "evaluate_batches": 8,
+                "save_every": 150,
+            },
+            "ngram_context": 5,
+            "tune": {
+                "steps": 150,
+                "batch_size": 8,
+                "seed": 1,
+                "optimizer": optimizer(learning_rate=1e-3, warmup=10, weight_decay=0.0),
+                "evaluate_every": 50,
+                "evaluate_batches": 8,
+                "save_every": 50,
+            },
+            "answers": {"questions_per_task": 32, "max_new_tokens": 32, "batch_size": 32, "shown": 24},
+            "samples": {
+                "prompts": ("Return the", "The module defines the following", "Raise an exception if"),
+                "max_new_tokens": 64,
+                "seed": 0,
+                "samplings": {
+                    "greedy": {},
+                    "temperature": {"temperature": 1.0},
+                    "top_k": {"temperature": 1.0, "top_k": 20},
+                    "top_p": {"temperature": 1.0, "top_p": 0.9},
+                },
+            },
+        }
+    )
+    if arg == "tiny":
+        shrink(config)
+    return config
+
+
+def optimizer(**settings) -> dict:
+    """Muon for the matrices inside layers, AdamW for the rest, with a cosine schedule."""
+    return {"name": "muon", "schedule": "cosine", "end": 0.05, "clip": 1.0, **settings}
+
+
+def shrink(config: ConfigDict) -> None:
+    """Seconds instead of minutes; the numbers mean nothing."""
+    config.documents.limit = 12
+    config.tokenizer.vocab_size = 512
+    config.model.update({"d_model": 32, "n_layers": 1, "n_heads": 2, "d_ff": 64, "max_length": 128, "policy": "f32"})
+    for stage in (config.pretrain, config.tune):
+        stage.update({"steps": 6, "batch_size": 4, "evaluate_every": 3, "evaluate_batches": 1, "save_every": 2})
+        stage.optimizer.warmup = 2
+    config.answers.update({"questions_per_task": 2, "max_new_tokens": 8, "batch_size": 4, "shown": 4})
+    config.samples.update({"prompts": ("Return the",), "max_new_tokens": 8})

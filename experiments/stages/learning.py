@@ -1,0 +1,102 @@
+"""What both training stages share: the model of the config, and one training run that can be interrupted."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments.stages.stage import Done, Interrupted
+from research.core import tree
+from research.core.types import Params
+from research.data.sources import Batches, Rows, Stream, one_pass
+from research.models import Model, build, preset
+from research.recipes.pretrain import language_model_loss
+from research.training import log, optim, state
+from research.training.checkpoint import Checkpoints, load_params
+from research.training.evaluate import make_evaluate
+from research.training.fit import fit
+from research.training.step import make_step
+
+
+def model_of(config: Mapping[str, Any], tokenizer: Any) -> Model:
+    """The LLaMA-style decoder of `config["model"]`, with the vocabulary and special tokens of the tokenizer."""
+    settings = dict(config["model"])
+    policy, unroll = settings.pop("policy"), settings.pop("unroll")
+    described = preset("llama-7b").replace(
+        vocab_size=tokenizer.vocab_size,
+        bos_id=tokenizer.bos_id,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+        **settings,
+    )
+    return build(described, policy=policy, unroll=unroll)
+
+
+def train(
+    model: Model,
+    settings: Mapping[str, Any],
+    rows: Rows,
+    held_out: Rows,
+    folder: Path,
+    *,
+    params: Params | None = None,
+    title: str,
+) -> dict[str, Any]:
+    """One run into folder/checkpoints and folder/metrics.jsonl; goes on where an interrupted one was.
+
+    Raises Interrupted after SIGTERM or Ctrl-C, with everything saved.
+    """
+    steps, batch_size, seed = settings["steps"], settings["batch_size"], settings["seed"]
+    key = jax.random.key(seed)
+    params = model.init(jax.random.fold_in(key, 0)) if params is None else params
+    optimizer = optim.make(settings["optimizer"], params, steps=steps)
+    begin, frozen = state.create(params, optimizer, rng=jax.random.fold_in(key, 1))
+    loss_fn = language_model_loss(model, chunk=model.config.max_length)
+    few = list(one_pass(held_out, batch_size))[: settings["evaluate_batches"]]
+    with (
+        log.Logger(folder) as logger,
+        Checkpoints(folder / "checkpoints", keep=1, config=_plain(settings)) as checkpoints,
+    ):
+        result = fit(
+            begin,
+            frozen,
+            make_step(loss_fn, optimizer),
+            Batches(Stream(rows, seed), batch_size),
+            steps=steps,
+            evaluate=make_evaluate(loss_fn, few),
+            evaluate_every=settings["evaluate_every"],
+            checkpoints=checkpoints,
+            save_every=settings["save_every"],
+            logger=logger,
+            title=title,
+        )
+    if result.stopped == "signal":
+        raise Interrupted(f"stopped at step {int(result.state.step)} of {steps}")
+    records = log.read(folder / "metrics.jsonl")
+    return {
+        "parameters": tree.count(params),
+        "steps": steps,
+        "epochs": steps * batch_size / len(rows),
+        "tokens": steps * batch_size * model.config.max_length,
+        "train": curve(records, "train"),
+        "held_out": curve(records, "held_out"),
+    }
+
+
+def load_weights(done: Done) -> Params:
+    """The weights after the last step of a finished training stage."""
+    return load_params(done.folder / "checkpoints", done.result["steps"])[0]
+
+
+def curve(records: Sequence[Mapping[str, Any]], split: str, points: int = 120) -> list[list[float]]:
+    """[step, loss] pairs of one split, averaged into at most `points` of them."""
+    pairs = np.array([(r["step"], r["loss"]) for r in records if r["split"] == split and r["loss"] is not None])
+    if len(pairs) == 0:
+        return []
+    return [part.mean(axis=0).tolist() for part in np.array_split(pairs, min(points, len(pairs)))]
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _plain(v) if isinstance(v, Mapping) else v for name, v in settings.items()}

@@ -1,0 +1,165 @@
+"""Stage 8: everything on one self-contained page."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.stages.answers import ROUGE
+from experiments.stages.stage import Done, Stage
+from research import report
+from research.training.checkpoint import git_hash
+
+METRICS = ("exact match", *ROUGE)
+
+
+def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> dict[str, Any]:
+    """Writes report.html."""
+    results = {name: done.result for name, done in inputs.items()}
+    took = sum(done.seconds for done in inputs.values())
+    compression = results["compression"]
+    best = min(compression["xz"], compression["ngram"])
+    page = report.document(
+        "The life of a small language model",
+        f"From plain text to answers in {report.seconds(took)}: a tokenizer, a decoder trained from scratch on the "
+        "documentation that comes with Python, instruction tuning, evaluation and sampling.",
+        [
+            overview(results, took, best),
+            learning(results, config),
+            compression_section(compression),
+            answers_section(results["answers"]),
+            samples_section(results["samples"]["samples"]),
+        ],
+        footer=f"Text sha256 {results['documents']['sha256']} · code {git_hash()} · seed {config['pretrain']['seed']}",
+    )
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    return {"seconds": took, "beats_both": compression["model"] < best}
+
+
+def overview(results: Mapping[str, Any], took: float, best: float) -> str:
+    compression, scores = results["compression"], results["answers"]["scores"]
+    before, after = (scores[f"{name} tuning"]["all"]["rougeL"][1] for name in ("before", "after"))
+    trained = results["pretrain"]
+    return report.section(
+        "Overview",
+        report.cards(
+            [
+                ("Bits per byte, held out", round(compression["model"], 3), f"best baseline {best:.3f}"),
+                ("ROUGE-L of answers", round(after, 3), f"{before:.3f} before tuning"),
+                ("Parameters", trained["parameters"], f"vocabulary {results['tokenizer']['vocab_size']:,}"),
+                ("Tokens read", trained["tokens"], f"{trained['epochs']:.1f} times through the text"),
+                ("Time", report.seconds(took), "all stages together"),
+            ]
+        ),
+        report.table(
+            ["text", "training", "held out"],
+            [
+                ["documents", *results["documents"]["documents"]],
+                ["bytes", *results["documents"]["bytes"]],
+                ["tokens", *results["tokenizer"]["tokens"]],
+                ["instruction tasks", *results["documents"]["tasks"]],
+            ],
+        ),
+    )
+
+
+def learning(results: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    figures = []
+    for stage, caption in (("pretrain", "Pre-training loss."), ("tune", "Tuning loss, completions only.")):
+        series = {
+            name: tuple(zip(*results[stage][key], strict=True))
+            for name, key in (("training", "train"), ("held out", "held_out"))
+            if results[stage][key]
+        }
+        drawing = report.curves(series, x_label="step", y_label="nats per token", size=(5.2, 3.2))
+        figures.append(report.figure(report.svg(drawing), caption))
+    settings = dict(config["model"]) | _flat("pretrain", config) | _flat("tune", config)
+    return report.section(
+        "Learning",
+        report.columns(*figures),
+        report.details("The model and the two runs", settings_table(settings)),
+        lead="Loss per token while the weights change; every held-out document is unseen.",
+    )
+
+
+def settings_table(settings: Mapping[str, Any]) -> str:
+    return report.table(["setting", "value"], [[name, str(value)] for name, value in settings.items()])
+
+
+def _flat(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    settings = dict(config[name])
+    optimizer = dict(settings.pop("optimizer"))
+    return {f"{name}.{key}": value for key, value in (settings | optimizer).items()}
+
+
+def compression_section(compression: Mapping[str, Any]) -> str:
+    names = {"model": "this model", "xz": "xz primed with the training text", "ngram": "n-gram over bytes, Kneser-Ney"}
+    order = sorted(names, key=lambda name: compression[name])
+    met = compression["model"] < min(compression["xz"], compression["ngram"])
+    return report.section(
+        "Compression",
+        report.table(
+            ["method", "bits per byte"],
+            [[names[name], f"{compression[name]:.4f}"] for name in order],
+            strong=[order.index("model")],
+        ),
+        report.note(
+            "The model needs fewer bits than both baselines." if met else "Aim missed: a baseline needs fewer bits.",
+            good=met,
+        ),
+        lead=f"A model that predicts well compresses well: {compression['bytes']:,} held-out bytes, the same for all.",
+    )
+
+
+def answers_section(answers: Mapping[str, Any]) -> str:
+    scores = answers["scores"]
+    rows = [
+        [method, *(f"{scores[method]['all'][m][1]:.3f}" for m in METRICS)] for method in scores
+    ]
+    groups = {
+        task: {method: tuple(scores[method][task]["rougeL"]) for method in scores}
+        for task in scores["after tuning"]
+    }
+    drawing = report.bars(groups, y_label="ROUGE-L F₁", size=(7.4, 3.4))
+    examples = [
+        [e["task"], e["prompt"][:160], e["reference"], e["before tuning"][:120], e["after tuning"][:120]]
+        for e in answers["examples"]
+    ]
+    exact = [[task, *(f"{scores[m][task]['exact match'][1]:.3f}" for m in scores)] for task in scores["after tuning"]]
+    return report.section(
+        "Answers",
+        report.table(["method", *METRICS], rows, strong=[list(scores).index("after tuning")]),
+        report.figure(report.svg(drawing), "ROUGE-L by task with 95 % bootstrap intervals."),
+        report.details("Exact match by task", report.table(["task", *scores], exact)),
+        report.details("Some answers", report.table(["task", "prompt", "reference", "before", "after"], examples)),
+        lead=f"{answers['questions']} questions about functions whose documentation the model never read.",
+    )
+
+
+def samples_section(samples: list[dict[str, Any]]) -> str:
+    blocks = []
+    for model, prompt in dict.fromkeys((s["model"], s["prompt"]) for s in samples):
+        mine = [s for s in samples if (s["model"], s["prompt"]) == (model, prompt)]
+        kind = "pre-trained" if model == "pretrain" else "tuned"
+        blocks.append(report.text(f"{kind}: {prompt.strip()[:200]}"))
+        blocks.append(
+            report.columns(*(report.tokens(s["tokens"], s["logprobs"], title=heading(s)) for s in mine))
+        )
+    return report.section(
+        "Samples", *blocks, lead="Green tokens were likely, red ones were not; hover over one for its probability."
+    )
+
+
+def heading(sample: Mapping[str, Any]) -> str:
+    mean = sum(sample["logprobs"]) / max(1, len(sample["logprobs"]))
+    return f"{sample['sampling']} · perplexity {math.exp(-mean):.1f}"
+
+
+STAGE = Stage(
+    name="page",
+    title="Report",
+    run=run,
+    needs=("documents", "tokenizer", "pretrain", "compression", "tune", "answers", "samples"),
+    reads=("model", "pretrain", "tune"),
+    makes=("report.html",),
+)
