@@ -1,0 +1,145 @@
+"""Stages are done once, remembered under what decides them, and go on where they were stopped."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.stages import STAGES, Interrupted, Stage, run_all
+from experiments.stages.compression import overlapping
+from experiments.stages.documents import without_repeats
+from experiments.stages.stage import check
+from research.data.python_docs import Document
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def chain(calls, *, stop_at: int | None = None) -> tuple[Stage, ...]:
+    """Two stages: one counts lines in a file up to config.size, the other doubles the count."""
+
+    def count(config, inputs, folder):
+        file = folder / "lines"
+        file.touch()
+        while (n := len(file.read_text().splitlines())) < config["size"]:
+            if n == stop_at:
+                raise Interrupted("stopped")
+            calls.append(f"line {n}")
+            with file.open("a") as stream:
+                stream.write(f"{n}\n")
+        return {"count": n}
+
+    def double(config, inputs, folder):
+        calls.append("double")
+        return {"twice": config["factor"] * inputs["count"].result["count"]}
+
+    return (
+        Stage("count", "Count", count, reads=("size",), makes=("lines",)),
+        Stage("double", "Double", double, needs=("count",), reads=("factor",)),
+    )
+
+
+def test_stages_are_done_once_and_redone_when_what_they_read_changes(tmp_path):
+    calls = []
+    config = {"size": 2, "factor": 2, "unread": 0}
+    assert run_all(chain(calls), config, tmp_path)["double"].result == {"twice": 4}
+    assert run_all(chain(calls), config | {"unread": 1}, tmp_path)["double"].result == {"twice": 4}
+    assert calls == ["line 0", "line 1", "double"]
+    assert run_all(chain(calls), config | {"factor": 3}, tmp_path)["double"].result == {"twice": 6}
+    assert calls == ["line 0", "line 1", "double", "double"]
+    # A changed input changes the key of what needs it, though its own config is the same.
+    run_all(chain(calls), config | {"size": 1}, tmp_path)
+    assert calls[4:] == ["line 0", "double"]
+
+
+def test_an_interrupted_stage_goes_on_in_its_own_folder(tmp_path):
+    calls = []
+    config = {"size": 3, "factor": 2}
+    with pytest.raises(Interrupted):
+        run_all(chain(calls, stop_at=2), config, tmp_path)
+    done = run_all(chain(calls), config, tmp_path)
+    assert calls == ["line 0", "line 1", "line 2", "double"]
+    assert len(list(tmp_path.glob("count-*"))) == 1
+    assert done["count"].seconds >= json.loads((done["count"].folder / "seconds.json").read_text())
+
+
+def test_a_stage_whose_product_was_deleted_runs_again(tmp_path):
+    calls = []
+    config = {"size": 1, "factor": 2}
+    (run_all(chain(calls), config, tmp_path)["count"].folder / "lines").unlink()
+    run_all(chain(calls), config, tmp_path)
+    assert calls == ["line 0", "double", "line 0"]
+
+
+def test_a_promised_file_that_was_not_made_is_an_error(tmp_path):
+    stage = Stage("empty", "", lambda config, inputs, folder: {}, makes=("thing",))
+    with pytest.raises(RuntimeError, match=r"'thing'.*do not exist"):
+        run_all((stage,), {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("stages", "config", "message"),
+    [
+        ((Stage("a", "", print, needs=("b",)),), {}, "'a' needs \\['b'\\]"),
+        ((Stage("a", "", print, reads=("x",)),), {"y": 1}, "reads \\['x'\\].*\\['y'\\]"),
+    ],
+)
+def test_a_wrong_chain_is_refused_before_anything_runs(stages, config, message):
+    with pytest.raises(ValueError, match=message):
+        check(stages, config)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 12, 13, 40])
+def test_overlapping_windows_score_every_token_once_with_half_a_window_before_it(n):
+    ids, length, scored = list(range(n + 1)), 8, []
+    for tokens, targets, skipped in overlapping(ids, length):
+        assert len(tokens) == len(targets) <= length
+        assert [t + 1 for t in tokens] == targets
+        scored += targets[skipped:]
+        assert tokens[0] == 0 or skipped >= length // 2
+    assert scored == ids[1:]
+
+
+def test_repeated_paragraphs_are_dropped_across_documents():
+    long = "a paragraph that is long enough to be worth remembering"
+    documents = [Document("a", f"Title\n\n{long}"), Document("b", f"Note\n\n  {long}\n\nNote"), Document("c", long)]
+    kept = list(without_repeats(documents, set()))
+    assert kept == [Document("a", f"Title\n\n{long}"), Document("b", "Note\n\nNote")]
+
+
+def test_stages_of_the_main_job_fit_its_config():
+    from configs.lifecycle import get_config
+
+    check(STAGES, get_config().to_dict())
+    with pytest.raises(ValueError, match=r"'huge'.*'tiny'"):
+        get_config("huge")
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    """The tiny main job, started twice."""
+    workdir = tmp_path_factory.mktemp("life")
+    command = [sys.executable, "-m", "experiments.lifecycle", "--config=configs/lifecycle.py:tiny"]
+    command += [f"--workdir={workdir}"]
+    runs = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True) for _ in range(2)]
+    for run in runs:
+        assert run.returncode == 0, run.stdout + run.stderr
+    return workdir, [run.stdout for run in runs]
+
+
+@pytest.mark.slow
+def test_main_job_writes_its_report_and_says_where(job):
+    workdir, (first, _) = job
+    assert str(workdir / "report.html") in first.replace("\n", "")
+    page = (workdir / "report.html").read_text()
+    for part in ("Bits per byte", "xz primed", "Kneser-Ney", "ROUGE-L", "nearest training example", "greedy", "top_p"):
+        assert part in page
+    assert page.count("<svg") == 3 and not re.search(r'(src|href)="(?!#)', page)
+
+
+@pytest.mark.slow
+def test_main_job_remembers_every_stage(job):
+    _, (_, second) = job
+    assert second.count("done before") == len(STAGES)
