@@ -13,13 +13,13 @@ def _words(text: str) -> list[str]:
 
 # Bookkeeping, initialisation, training-only rates and switches of how, not what, transformers computes.
 _NEUTRAL = _words("""
-_name_or_path architectures auto_map cache_implementation chunk_size_feed_forward classif_dropout classifier_dropout
+_attn_implementation _attn_implementation_autoset _name_or_path _num_labels architectures auto_map cache_implementation chunk_size_feed_forward classif_dropout classifier_dropout
 decoder_layerdrop dtype encoder_layerdrop finetuning_task gradient_checkpointing hf_revision id2label
 initializer_factor initializer_range init_std label2id language max_sequence_length model_max_length model_type
 num_labels output_attentions output_hidden_states output_past prefix pretraining_tp problem_type return_dict
 sep_token_id mask_token_id unk_token_id slow_but_exact task_specific_params tokenizer_class torch_dtype
 transformers_version use_cache use_return_dict classification_task summary_activation summary_first_dropout
-summary_proj_to_labels summary_type summary_use_proj token_classification_bias_default activation_dropout
+summary_proj_to_labels summary_type summary_use_proj activation_dropout
 """)
 # Settings of text generation that older files keep in config.json; they belong to generation_config.json.
 _GENERATION = _words("""
@@ -67,7 +67,10 @@ class Reader:
             raise ValueError(f"config.json: {key} = {self.values[key]!r} is not supported; expected {_any_of(allowed)}")
 
     def finish(self, ignore: Sequence[str] = ()) -> None:
-        """Raises ValueError for keys that nobody read and that are not known to be neutral."""
+        """Raises ValueError for keys that nobody read and that are not known to be neutral.
+
+        A switch that is off, or null, is taken as absent: files carry many of those from other models.
+        """
         left = sorted(
             key
             for key, value in self.values.items()

@@ -30,7 +30,7 @@ def read_shared(reader: Reader, every: int) -> dict[str, Any]:
     """Windows (all layers but each `every`-th slide), the scale of scores, and of embeddings."""
     layers = int(reader.get("num_hidden_layers"))
     slides = [(layer + 1) % every != 0 for layer in range(layers)]
-    window = reader.get("sliding_window", 4096)
+    window = reader.get("sliding_window", 4096, also=("sliding_window_size",))
     return {
         **sliding_from(reader.get("layer_types", None), window, slides),
         "attention_scale": float(reader.get("query_pre_attn_scalar", 256)) ** -0.5,

@@ -12,7 +12,9 @@ from research.models.config import ModelConfig
 def read(reader: Reader) -> dict[str, Any]:
     """The rotary settings, and the window of the layers from `max_window_layers` on, if windows are in use."""
     layers, first = int(reader.get("num_hidden_layers")), int(reader.get("max_window_layers", 28))
-    window = reader.get("sliding_window", 4096) if reader.get("use_sliding_window", False) else None
+    # Files name a window also where none is in use.
+    window = reader.get("sliding_window", 4096)
+    window = window if reader.get("use_sliding_window", False) else None
     slides = [layer >= first for layer in range(layers)]
     return read_rope(reader, 10_000.0) | sliding_from(reader.get("layer_types", None), window, slides)
 
