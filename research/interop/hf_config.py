@@ -7,7 +7,7 @@ from typing import Any
 
 from research.interop.families import FAMILIES
 from research.interop.family import Family
-from research.interop.hf_keys import OFF, Reader
+from research.interop.hf_keys import NEUTRAL, OFF, Reader
 from research.interop.hf_rope import plain
 from research.models.config import ModelConfig
 
@@ -146,13 +146,13 @@ def config_to_hf(config: ModelConfig, base: Mapping[str, Any] | None = None) -> 
     """The config.json of a model, as transformers 4 and 5 read it.
 
     Args:
-      base: a config.json whose other keys (label names, generation settings) are kept.
+      base: a config.json whose neutral keys (label names, generation settings, notes) are kept.
 
     Raises:
       ValueError: a choice that the family cannot express; the message names the fields.
     """
     family = family_of(config.family)
-    values: dict[str, Any] = dict(base or {})
+    values: dict[str, Any] = {name: value for name, value in (base or {}).items() if name in NEUTRAL}
     values |= {"model_type": family.model_type, "architectures": [_class_of(family, config)]}
     values |= {key.theirs: key.write(getattr(config, key.ours)) for key in family.keys}
     values |= family.write(config)
@@ -161,12 +161,12 @@ def config_to_hf(config: ModelConfig, base: Mapping[str, Any] | None = None) -> 
         if len(values.get("id2label") or ()) != labels:
             values["id2label"] = {str(i): f"LABEL_{i}" for i in range(labels)}
             values["label2id"] = {f"LABEL_{i}": i for i in range(labels)}
-    _check_round_trip(config, values, ignore=list(base or ()))
+    _check_round_trip(config, values)
     return values
 
 
-def _check_round_trip(config: ModelConfig, values: Mapping[str, Any], ignore: Sequence[str]) -> None:
-    ours, theirs = canonical(config), canonical(config_from_hf(values, ignore=ignore))
+def _check_round_trip(config: ModelConfig, values: Mapping[str, Any]) -> None:
+    ours, theirs = canonical(config), canonical(config_from_hf(values))
     wrong = [
         field.name for field in fields(ModelConfig) if _differs(getattr(ours, field.name), getattr(theirs, field.name))
     ]

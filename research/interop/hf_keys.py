@@ -13,7 +13,8 @@ def _words(text: str) -> list[str]:
 
 # Bookkeeping, initialisation, training-only rates and switches of how, not what, transformers computes.
 _NEUTRAL = _words("""
-_attn_implementation _attn_implementation_autoset _name_or_path _num_labels architectures auto_map cache_implementation chunk_size_feed_forward classif_dropout classifier_dropout
+_attn_implementation _attn_implementation_autoset _name_or_path _num_labels
+architectures auto_map cache_implementation chunk_size_feed_forward classif_dropout classifier_dropout
 decoder_layerdrop dtype encoder_layerdrop finetuning_task gradient_checkpointing hf_revision id2label
 initializer_factor initializer_range init_std label2id language max_sequence_length model_max_length model_type
 num_labels output_attentions output_hidden_states output_past prefix pretraining_tp problem_type return_dict
