@@ -24,6 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "documents": {"held_out": 0.08, "held_out_functions": 0.1, "limit": 0},
             "tokenizer": {"vocab_size": 2048, "kind": "bpe", "seed_size": 200_000, "max_text_length": 16_384},
             "model": {
+                "preset": "llama-7b",
                 "d_model": 256,
                 "n_layers": 4,
                 "n_heads": 4,

@@ -21,10 +21,10 @@ from research.training.step import make_step
 
 
 def model_of(config: Mapping[str, Any], tokenizer: Any) -> Model:
-    """The LLaMA-style decoder of `config["model"]`, with the vocabulary and special tokens of the tokenizer."""
+    """`config["model"]`: a preset with its sizes changed, and the vocabulary and special tokens of the tokenizer."""
     settings = dict(config["model"])
     policy, unroll = settings.pop("policy"), settings.pop("unroll")
-    described = preset("llama-7b").replace(
+    described = preset(settings.pop("preset")).replace(
         vocab_size=tokenizer.vocab_size,
         bos_id=tokenizer.bos_id,
         eos_id=tokenizer.eos_id,
@@ -53,7 +53,7 @@ def train(
     params = model.init(jax.random.fold_in(key, 0)) if params is None else params
     optimizer = optim.make(settings["optimizer"], params, steps=steps)
     begin, frozen = state.create(params, optimizer, rng=jax.random.fold_in(key, 1))
-    loss_fn = language_model_loss(model, chunk=model.config.max_length)
+    loss_fn = language_model_loss(model)
     few = list(one_pass(held_out, batch_size))[: settings["evaluate_batches"]]
     with (
         log.Logger(folder) as logger,
@@ -74,12 +74,13 @@ def train(
         )
     if result.stopped == "signal":
         raise Interrupted(f"stopped at step {int(result.state.step)} of {steps}")
+    read = sum(few[0][name].size for name in ("tokens", "inputs") if name in few[0])
     records = log.read(folder / "metrics.jsonl")
     return {
         "parameters": tree.count(params),
         "steps": steps,
         "epochs": steps * batch_size / len(rows),
-        "tokens": steps * batch_size * model.config.max_length,
+        "tokens": steps * read,
         "train": curve(records, "train"),
         "held_out": curve(records, "held_out"),
     }
