@@ -19,7 +19,7 @@ from rich.console import Console
 # Also as `python experiments/lifecycle.py`, where the folder of the script would be searched instead of its parent.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments.stages import STAGES, Done, Interrupted, run_all
+from experiments.stages import STAGES, Done, Interrupted, learning, run_all
 from research.core import compilation
 from research.report import print_table, seconds
 from research.training import log
@@ -59,15 +59,23 @@ def summary(done: Mapping[str, Done], console: Console) -> None:
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected arguments {argv[1:]}; settings are given as --config.name=value")
-    logging.set_verbosity(logging.WARNING)  # checkpoints report every transfer otherwise
+    if not logging.level_debug():  # checkpoints report every transfer otherwise
+        logging.set_verbosity(logging.WARNING)
     console, workdir, start = Console(), Path(WORKDIR.value).absolute(), time.monotonic()
+    config = CONFIG.value.to_dict()
     log.check_writable(workdir)
     compilation.use_cache()
     try:
-        done = run_all(STAGES, CONFIG.value.to_dict(), workdir, console=console)
+        learning.check(config, ("pretrain", "tune"))
+        done = run_all(STAGES, config, workdir, console=console)
     except (Interrupted, KeyboardInterrupt) as reason:
         console.print(f"[yellow]{reason or 'interrupted'}; start the same command again to go on from here[/]")
         sys.exit(130)
+    except ValueError as error:
+        if logging.level_debug():  # --verbosity=1 shows where it came from
+            raise
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
     report = workdir / "report.html"
     shutil.copyfile(done["page"].folder / "report.html", report)
     summary(done, console)

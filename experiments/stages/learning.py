@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,6 +18,22 @@ from research.training.checkpoint import Checkpoints, load_params
 from research.training.evaluate import make_evaluate
 from research.training.fit import fit
 from research.training.step import make_step
+
+
+class _Planned(NamedTuple):
+    """What is known of a tokenizer before it is trained."""
+
+    vocab_size: int
+    pad_id: int = 0
+    eos_id: int = 1
+    bos_id: int = 3
+
+
+def check(config: Mapping[str, Any], runs: Sequence[str]) -> None:
+    """Raises ValueError, before any work, for settings of the model or of a run's optimizer that cannot be used."""
+    model = model_of(config, _Planned(config["tokenizer"]["vocab_size"]))
+    for run in runs:
+        optim.make(config[run]["optimizer"], model.abstract(), steps=config[run]["steps"])
 
 
 def model_of(config: Mapping[str, Any], tokenizer: Any) -> Model:

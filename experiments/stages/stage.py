@@ -52,12 +52,18 @@ class Stage:
     makes: tuple[str, ...] = ()
 
     def key(self, config: Mapping[str, Any], inputs: Mapping[str, Done]) -> str:
-        """A hash of all that decides the result: config entries, inputs, this code, Python's and jax's version."""
+        """A hash of what decides the result: config entries, inputs, the stage's code, Python's and jax's version.
+
+        The code is the stage's own module and the modules of this folder that it imports; after a change elsewhere
+        (in `research/`), delete the stage's folder to do it again.
+        """
+        module = sys.modules[self.run.__module__]
+        near = [m for m in vars(module).values() if inspect.ismodule(m) and m.__name__.startswith(__package__)]
         parts = {
             "name": self.name,
             "config": {name: config[name] for name in self.reads},
             "inputs": {name: inputs[name].key for name in self.needs},
-            "code": inspect.getsource(sys.modules[self.run.__module__]),
+            "code": sorted(inspect.getsource(m) for m in (module, *near)),
             "versions": [sys.version.split()[0], jax.__version__],
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
