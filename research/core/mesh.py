@@ -24,7 +24,8 @@ Rules: TypeAlias = Sequence[tuple[str, Spec]]
 Heads: TypeAlias = Sequence[tuple[str, int]]
 
 RULES: Rules = (
-    (r".*embed/tokens/embedding", ("tensor", "fsdp")),
+    (r"embed/tokens/embedding|head/table/embedding", ("tensor", "fsdp")),
+    (r"head/bias", ("tensor",)),
     (r".*(positions|types)/embedding", (None, "fsdp")),
     (r".*relative/embedding", (None, "tensor")),
     (r".*(attention|cross)/(q|k|v)/kernel", ("fsdp", "tensor")),
@@ -33,8 +34,6 @@ RULES: Rules = (
     (r".*mlp/(up|gate)/kernel", ("fsdp", "tensor")),
     (r".*mlp/(up|gate)/bias", ("tensor",)),
     (r".*mlp/down/kernel", ("tensor", "fsdp")),
-    (r".*head/output/kernel", ("fsdp", "tensor")),
-    (r".*head/output/bias", ("tensor",)),
     (r".*kernel", ("fsdp", None)),
     (r".*(scale|bias)", (None,)),
 )

@@ -1,9 +1,9 @@
 """Checkpoints: one module around orbax. Asynchronous, atomic, verified, restorable onto another mesh.
 
-    <folder>/00000120/          what orbax wrote (the state as nested dicts), and beside it
-        meta.json               format, step, shapes, config, git hash, data position, metrics, progress
-        manifest.json           size and checksum of every file; written last, so without it the save did not finish
-    <folder>/frozen/            weights that no step changes, saved once
+<folder>/00000120/          what orbax wrote (the state as nested dicts), and beside it
+    meta.json               format, step, shapes, config, git hash, data position, metrics, progress
+    manifest.json           size and checksum of every file; written last, so without it the save did not finish
+<folder>/frozen/            weights that no step changes, saved once
 """
 
 import json
@@ -329,4 +329,8 @@ def _abstract(leaf: Any) -> jax.ShapeDtypeStruct:
 
 
 def _typed(loaded: Any, like: Any) -> Any:
-    return jax.random.wrap_key_data(loaded, impl=jax.random.key_impl(like)) if _is_key(like) else loaded
+    if not _is_key(like):
+        return loaded
+    impl: list[Any] = []  # only traced keys tell their generator when `like` is abstract
+    jax.eval_shape(lambda key: impl.append(jax.random.key_impl(key)), jax.ShapeDtypeStruct(like.shape, like.dtype))
+    return jax.random.wrap_key_data(loaded, impl=impl[0])

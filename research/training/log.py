@@ -40,7 +40,7 @@ class Logger:
 
     def begin(self, step: int) -> None:
         """Opens the file after the record of `step`; 0 starts it anew."""
-        kept = [line for line in read(self.path) if 0 < step and line["step"] <= step]
+        kept = [line for line in read(self.path) if step > 0 and line["step"] <= step]
         part = self.path.with_suffix(".part")
         part.write_text("".join(json.dumps(line) + "\n" for line in kept))
         part.replace(self.path)

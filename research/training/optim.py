@@ -116,12 +116,10 @@ def _factors(params: Any, groups: Sequence[tuple[str, float]]) -> dict[str, floa
 
 
 class _Count(NamedTuple):
-    count: jax.Array
+    done: jax.Array
 
 
-def _descend(
-    schedule: Schedule, decay: Mapping[str, float], rate: Mapping[str, float]
-) -> optax.GradientTransformation:
+def _descend(schedule: Schedule, decay: Mapping[str, float], rate: Mapping[str, float]) -> optax.GradientTransformation:
     """u -> -lr(s) · rate[path] · (u + decay[path] · w)."""
 
     def init(params: Any) -> _Count:
@@ -129,15 +127,19 @@ def _descend(
         return _Count(jnp.zeros((), jnp.int32))
 
     def update(updates: Any, state: _Count, params: Any = None) -> tuple[Any, _Count]:
-        lr = schedule(state.count)
+        lr = schedule(state.done)
 
         def one(path: str, u: jax.Array, w: jax.Array) -> jax.Array:
             step = u + decay[path] * w if decay[path] else u
             return (-lr * rate[path] * step).astype(w.dtype)
 
-        return tree.map_with_path(one, updates, params), _Count(state.count + 1)
+        return tree.map_with_path(one, updates, params), _Count(state.done + 1)
 
     return optax.GradientTransformation(init, update)
+
+
+def _flatten(params: Any) -> tuple[list[tuple[Any, jax.Array]], Any]:
+    return jax.tree_util.tree_flatten_with_path(params)
 
 
 def per_layer(rule: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -153,11 +155,9 @@ def per_layer(rule: optax.GradientTransformation) -> optax.GradientTransformatio
         return jax.tree_util.tree_map_with_path(lambda keys, w: mapped(rule.init, keys)(w), params)
 
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
-        leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
+        leaves, treedef = _flatten(updates)
         states, weights = treedef.flatten_up_to(state), treedef.flatten_up_to(params)
-        pairs = [
-            mapped(rule.update, keys)(u, s, w) for (keys, u), s, w in zip(leaves, states, weights, strict=True)
-        ]
+        pairs = [mapped(rule.update, keys)(u, s, w) for (keys, u), s, w in zip(leaves, states, weights, strict=True)]
         return treedef.unflatten([u for u, _ in pairs]), treedef.unflatten([s for _, s in pairs])
 
     return optax.GradientTransformation(init, update)

@@ -57,9 +57,7 @@ def _end_of_run(shape: str, warmup: int, steps: int | None, decay: int | None) -
     return steps, tail
 
 
-def _shape(
-    shape: str, done: jax.Array, warmup: int, total: int, tail: int, end: float
-) -> jax.Array:  # `done` = s + 1
+def _shape(shape: str, done: jax.Array, warmup: int, total: int, tail: int, end: float) -> jax.Array:  # `done` = s + 1
     if shape == "constant":
         return jnp.float32(1.0)
     if shape == "rsqrt":

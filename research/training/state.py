@@ -48,7 +48,8 @@ def create(
 
     def begin(weights: Any) -> tuple[State, Any]:
         chosen, frozen = (weights, None) if trainable is None else tree.split(weights, trainable)
-        chosen = jax.tree.map(jnp.copy, chosen)
+        # A weakly typed weight (`jnp.full(shape, 0.1)`) would compile the step a second time for its strong successor.
+        chosen = jax.tree.map(lambda w: jnp.copy(jax.lax.convert_element_type(w, w.dtype)), chosen)
         return State(jnp.zeros((), jnp.int32), chosen, optimizer.init(chosen), jnp.copy(rng)), frozen
 
     if mesh is None:
@@ -60,9 +61,7 @@ def create(
         return jax.jit(begin, out_shardings=layout)(params)
 
 
-def shardings(
-    abstract: Any, mesh: Mesh, *, rules: meshes.Rules = meshes.RULES, heads: meshes.Heads = ()
-) -> Any:
+def shardings(abstract: Any, mesh: Mesh, *, rules: meshes.Rules = meshes.RULES, heads: meshes.Heads = ()) -> Any:
     """Layouts for (state, frozen): the weights by the rules, moments like their weights, the rest replicated."""
     state, frozen = abstract
     weights = state.params if frozen is None else tree.merge(state.params, frozen)

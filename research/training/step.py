@@ -108,9 +108,7 @@ def _gradients(
     if accumulate == 1:
         (total, aux), grads = one(0, batch)
         return total, aux, grads
-    split = {
-        name: array.reshape(-1, accumulate, *array.shape[1:]).swapaxes(0, 1) for name, array in batch.items()
-    }
+    split = {name: array.reshape(-1, accumulate, *array.shape[1:]).swapaxes(0, 1) for name, array in batch.items()}
     shapes = jax.eval_shape(one, 0, {name: array[0] for name, array in split.items()})
     # Sums are kept in float32, whatever the weights are stored in.
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, jnp.promote_types(s.dtype, jnp.float32)), shapes)
