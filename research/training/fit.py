@@ -60,6 +60,10 @@ class Patience:
         self.waited += 1
         return False
 
+    def verdict(self, patience: int) -> str:
+        """ "early" after `patience` evaluations without a better one (0: never), else "finished"."""
+        return "early" if patience and self.waited >= patience else "finished"
+
 
 def fit(
     state: State,
@@ -102,11 +106,8 @@ def fit(
         frozen = checkpoints.keep_frozen(frozen)
         state, tracker = _resume(checkpoints, state, source, tracker)
     n = int(state.step)
-    stopped = "early" if patience and tracker.waited >= patience else "finished"
-    if table:
-        Console().print(parameter_table(state.params, frozen))
-    if show is not None and n < steps:
-        show(source.batch(n))
+    stopped = tracker.verdict(patience)
+    _introduce(state, frozen, source.batch(n) if show and n < steps else None, show, table)
     with _Signals() as signals, Bar(title, n, steps, on=progress) as bar:
         report = _Report(bar, logger, n, log_every, flops_per_token)
         while n < steps and stopped == "finished":
@@ -124,11 +125,8 @@ def fit(
                 values = evaluate(state.params, frozen)
                 report.evaluated(n, values)
                 best = tracker.improved(n, values[metric])
-                if patience and tracker.waited >= patience:
-                    stopped = "early"
             # ---- save ----
-            if signals.caught:
-                stopped = "signal"
+            stopped = "signal" if signals.caught else tracker.verdict(patience)
             ending = n == steps or stopped != "finished"
             if checkpoints is not None and (ending or best or (save_every and n % save_every == 0)):
                 report.flush()
@@ -148,6 +146,14 @@ def _resume(checkpoints: Checkpoints, state: State, source: Source, tracker: Pat
     if saved["data"] is not None and hasattr(source, "restore"):
         source.restore(saved["data"])
     return restored.state, Patience(**saved["progress"]) if saved["progress"] else tracker
+
+
+def _introduce(state: State, frozen: Any, first: Any, show: Callable[..., None] | None, table: bool) -> None:
+    """The weights, and the first batch with its mask, before anything is learned from it."""
+    if table:
+        Console().print(parameter_table(state.params, frozen))
+    if show is not None and first is not None:
+        show(first)
 
 
 class _Report:

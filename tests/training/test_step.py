@@ -61,6 +61,7 @@ def test_padding_changes_nothing():
 def test_is_traced_once(accumulate):
     state, frozen, optimizer = begin()
     step = make_step(toy.loss, optimizer, accumulate=accumulate)
+    chex.clear_trace_counter()
     step.update = chex.assert_max_traces(step.update, n=1)
     for n in range(3):
         state, _ = step(state, frozen, toy.batch(n))
