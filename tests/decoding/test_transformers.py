@@ -22,6 +22,8 @@ PROMPTS = [[5, 9, 12, 30, 7, 66], [8, 3], [40, 41, 42]]
 
 def theirs(model, **kwargs):
     """New tokens of every returned row, up to and with the end token, and the scores of beam search."""
+    # Their settings are completed from the model's own, and BART's force an end token.
+    model.generation_config.forced_eos_token_id = None
     longest = max(map(len, PROMPTS))
     two_sided = model.config.is_encoder_decoder
     side = [p + [PAD] * (longest - len(p)) if two_sided else [PAD] * (longest - len(p)) + p for p in PROMPTS]
@@ -32,6 +34,7 @@ def theirs(model, **kwargs):
         decoder_start_token_id=model.config.decoder_start_token_id if two_sided else None,
         return_dict_in_generate=True,
         output_scores=True,
+        use_cache=not model.config.model_type.startswith("t5"),  # their cache counts T5's encoder layers
         **kwargs,
     )
     with warnings.catch_warnings(), torch.no_grad():
