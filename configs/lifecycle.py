@@ -22,13 +22,13 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             # Held-out shares are of documents and of functions; limit 0 takes all documents.
             "documents": {"held_out": 0.08, "held_out_functions": 0.1, "limit": 0},
-            "tokenizer": {"vocab_size": 2048, "kind": "bpe", "seed_size": 200_000, "max_text_length": 16_384},
+            "tokenizer": {"vocab_size": 4096, "kind": "bpe", "seed_size": 200_000, "max_text_length": 16_384},
             "model": {
                 "preset": "llama-7b",
-                "d_model": 256,
+                "d_model": 192,
                 "n_layers": 4,
-                "n_heads": 4,
-                "d_ff": 672,
+                "n_heads": 3,
+                "d_ff": 512,
                 "max_length": 256,
                 "tied": True,
                 "policy": "bf16",
@@ -45,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
             },
             "ngram_context": 5,
             "tune": {
-                "steps": 150,
+                "steps": 400,
                 "batch_size": 8,
                 "seed": 1,
                 "optimizer": optimizer(learning_rate=1e-3, warmup=10, weight_decay=0.0),
