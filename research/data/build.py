@@ -101,7 +101,7 @@ def build_source(config, tokenizer, *, split: str | None = None, shard: tuple[in
     return Batches(Mixture(streams, rates, seed=seed), config.get("batch_size", 8), shard=shard)
 
 
-def _texts(data: DataConfig, split: str) -> list[str]:
+def texts(data: DataConfig, split: str) -> list[str]:
     """Texts of one split, exact duplicates removed."""
     if data.kind == "python_docs":
         found = python_docs.corpus()
@@ -127,7 +127,7 @@ def _corpus(data: DataConfig, tokenizer, split: str) -> TokenCorpus:
         raise ValueError(
             f"examples are for the objectives tune and tune_prefix, not {data.objective!r}; use kind='text'"
         )
-    return TokenCorpus.from_texts(_texts(data, split), tokenizer)
+    return TokenCorpus.from_texts(texts(data, split), tokenizer)
 
 
 def _examples(data: DataConfig, split: str) -> list[dict]:

@@ -1,0 +1,98 @@
+"""Train any model on any text: one config, one folder, from pre-training to instruction tuning.
+
+    python -m experiments.train --config=configs/forkme.py --workdir=runs/mine
+    python -m experiments.train --config=configs/forkme.py --config.optimizer.learning_rate=1e-3 --workdir=runs/mine
+
+Stop it (Ctrl-C, SIGTERM, SIGKILL) and start the same command again: it goes on where it was, bit for bit.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+from rich.console import Console
+
+# Also as `python experiments/train.py`, where the folder of the script would be searched instead of its parent.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import jax
+
+from research.core import compilation
+from research.data import check_batch, render
+from research.interop.run import config_to_dict
+from research.recipes.assemble import assemble, complete
+from research.recipes.pretrain import flops_per_token
+from research.training import log
+from research.training.checkpoint import Checkpoints
+from research.training.fit import Diverged, Result, fit
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "what to train on what (configs/*.py)")
+WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints, logs and the tokenizer go")
+
+
+def run(config: dict, workdir: Path, console: Console) -> Result:
+    """The whole run; see `research.recipes.assemble.DEFAULTS` for the config."""
+    # ---- prepare: every mismatch is refused here ----
+    log.check_writable(workdir)
+    compilation.use_cache(config["cache"])
+    parts = assemble(config, workdir)
+    described = parts.model.config
+    stored = json.loads(json.dumps(config)) | {"model": config_to_dict(described)}
+    (workdir / "config.json").write_text(json.dumps(stored, indent=1, default=str) + "\n")
+    flops = flops_per_token(described, parts.model.abstract(), parts.source.example_batch())
+    where = "one device" if parts.mesh is None else f"mesh {dict(parts.mesh.shape)}"
+    console.print(
+        f"{described.family} ({described.kind}) on {where} of {jax.default_backend()}, compute in "
+        f"{parts.model.policy.compute}, {flops / 1e6:,.1f} MFLOP per token, {config['steps']} steps into {workdir}",
+        soft_wrap=True,
+    )
+    # ---- train ----
+    wandb = config["wandb"] or None
+    with (
+        log.Logger(workdir, tensorboard=config["tensorboard"], wandb=wandb) as logger,
+        Checkpoints(workdir / "checkpoints", keep=config["keep"], config=stored) as checkpoints,
+    ):
+        return fit(
+            parts.state,
+            parts.frozen,
+            parts.step,
+            parts.source,
+            steps=config["steps"],
+            evaluate=parts.evaluate,
+            evaluate_every=config["evaluate_every"],
+            checkpoints=checkpoints,
+            save_every=config["save_every"],
+            logger=logger,
+            log_every=config["log_every"],
+            patience=config["patience"],
+            flops_per_token=flops,
+            check=lambda batch: check_batch(batch, described.vocab_size, described.max_length),
+            show=lambda batch: console.print(render(batch, parts.tokenizer, rows=1), soft_wrap=True),
+            table=True,
+            title=described.family,
+        )
+
+
+def main(argv: list[str]) -> None:
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments {argv[1:]}; settings are given as --config.name=value")
+    if not logging.level_debug():  # checkpoints report every transfer otherwise
+        logging.set_verbosity(logging.WARNING)
+    console = Console()
+    try:
+        result = run(complete(CONFIG.value.to_dict()), Path(WORKDIR.value).absolute(), console)
+    except (ValueError, OSError, Diverged) as error:
+        if logging.level_debug():  # --verbosity=1 shows where it came from
+            raise
+        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    best = "" if result.best is None else f"; best held-out loss {result.best:.4f} at step {result.best_step}"
+    console.print(f"{result.stopped} at step {int(result.state.step)}{best}")
+    sys.exit(130 if result.stopped == "signal" else 0)
+
+
+if __name__ == "__main__":
+    flags.mark_flags_as_required(["config", "workdir"])
+    app.run(main)

@@ -1,0 +1,218 @@
+"""From one config to everything a training run needs, with every mismatch refused before work begins.
+
+The config's sections: `model` (a preset and changes, `policy`, `unroll`, `remat`), `tokenizer`, `data`
+(`research.data.build`), `optimizer` (`research.training.optim`), `mesh`, and the run's own numbers, see `DEFAULTS`.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from research.core import mesh as meshes
+from research.core import tree
+from research.data import build, load_tokenizer, one_pass
+from research.data.sentencepiece_tokenizer import train_sentencepiece
+from research.interop import load_pretrained
+from research.interop.run import config_from_dict, is_run, load_run
+from research.models import Model, ModelConfig
+from research.models import build as build_model
+from research.recipes.pretrain import language_model_loss
+from research.training import optim, state
+from research.training.evaluate import Evaluate, make_evaluate
+from research.training.optim import Optimizer
+from research.training.step import LossFn, Step, make_step
+
+DEFAULTS: dict[str, Any] = {
+    "steps": 1000,
+    "seed": 0,
+    "accumulate": 1,  # micro-batches per update
+    "chunk": 128,  # positions whose logits exist at a time
+    "init_from": "",  # a Hugging Face folder or hub id, or a run's checkpoints: weights to begin with
+    "trainable": (),  # patterns of the weights that learn; none: all
+    "evaluate_every": 0,
+    "evaluate_batches": 8,
+    "patience": 0,  # evaluations without a better one before the run stops; 0: never
+    "save_every": 0,
+    "keep": 2,
+    "log_every": 1,
+    "tensorboard": False,
+    "wandb": {},
+    "mesh": {},  # sizes of data, fsdp, tensor, sequence; empty: one device
+    "cache": None,  # folder of compiled programs; "" turns it off
+    "model": {},
+    "tokenizer": {},
+    "data": {},
+    "optimizer": {},
+}
+_MODEL_CHOICES = {"policy": "f32", "unroll": False, "remat": "none"}
+_TOKENIZER_DEFAULTS = {"path": "", "kind": "bpe", "vocab_size": 4096, "sentinels": 0, "max_text_length": 16_384}
+_KINDS = {
+    "causal": "decoder",
+    "prefix": "decoder",
+    "tune": "decoder",
+    "tune_prefix": "decoder",
+    "mlm": "encoder",
+    "span": "encoder_decoder",
+    "denoise": "encoder_decoder",
+}
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A run, ready to start: hand it to `research.training.fit`."""
+
+    model: Model
+    tokenizer: Any
+    source: Any
+    loss_fn: LossFn
+    optimizer: Optimizer
+    step: Step
+    evaluate: Evaluate
+    state: Any
+    frozen: Any
+    mesh: Mesh | None
+
+
+def complete(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The config with defaults filled in.
+
+    Raises:
+      ValueError: a key that does not exist, with the nearest one that does.
+    """
+    return _filled(given, DEFAULTS, "config") | {
+        "tokenizer": _filled(given.get("tokenizer", {}), _TOKENIZER_DEFAULTS, "config.tokenizer")
+    }
+
+
+def _filled(given: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> dict[str, Any]:
+    for name in given:
+        if name not in defaults:
+            near = difflib.get_close_matches(name, defaults, n=1, cutoff=0.5)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"unknown key {where}.{name}{hint} Have {sorted(defaults)}")
+    return dict(defaults) | dict(given)
+
+
+def make_tokenizer(config: Mapping[str, Any], folder: Path) -> Any:
+    """The tokenizer at `tokenizer.path`, else one trained on the training split and kept in folder/tokenizer."""
+    settings = config["tokenizer"]
+    if settings["path"]:
+        return load_tokenizer(settings["path"])
+    kept = folder / "tokenizer"
+    if not kept.is_dir():
+        objective = config["data"].get("objective", "causal")
+        special = ("<mask>",) if objective in ("mlm", "denoise") else ()
+        sentinels = settings["sentinels"] or (100 if objective == "span" else 0)
+        train_sentencepiece(
+            build.texts(build.DataConfig.of(config["data"]), "train"),
+            settings["vocab_size"],
+            kind=settings["kind"],
+            special_tokens=special,
+            sentinels=sentinels,
+            max_text_length=settings["max_text_length"],
+        ).save(kept)
+    return load_tokenizer(kept)
+
+
+def make_model(config: Mapping[str, Any], tokenizer: Any) -> tuple[Model, Any]:
+    """The model, and the weights it begins with (None: fresh ones).
+
+    Raises:
+      ValueError: a vocabulary too small for the tokenizer, rows longer than the model, or an objective that the
+        kind of model cannot learn.
+    """
+    settings = dict(config["model"])
+    choices = {name: settings.pop(name, default) for name, default in _MODEL_CHOICES.items()}
+    params = None
+    if config["init_from"]:
+        origin = Path(config["init_from"])
+        if is_run(origin):
+            described, params, _ = load_run(origin)
+        else:
+            described, params, _ = load_pretrained(config["init_from"])
+        described = described.replace(**{k: v for k, v in settings.items() if k != "preset"})
+    else:
+        ids = {name: getattr(tokenizer, name) for name in ("bos_id", "eos_id", "pad_id")}
+        named = {name: -1 if value is None else value for name, value in ids.items()}
+        described = config_from_dict({"vocab_size": tokenizer.vocab_size} | named | settings)
+    check_fits(described, config["data"], tokenizer)
+    return build_model(described, **choices), params
+
+
+def check_fits(described: ModelConfig, data: Mapping[str, Any], tokenizer: Any) -> None:
+    """Refuses a model that does not fit its tokenizer or its data; see `make_model`."""
+    if tokenizer.vocab_size > described.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} ids, the model's vocabulary {described.vocab_size}; "
+            "set model.vocab_size or take the model's own tokenizer"
+        )
+    sections = data["mix"].values() if "mix" in data else [data]
+    for section in sections:
+        one = build.DataConfig.of(section)
+        if one.length > described.max_length:
+            raise ValueError(f"data.length {one.length} is longer than the model's max_length {described.max_length}")
+        if _KINDS[one.objective] != described.kind:
+            raise ValueError(
+                f"objective {one.objective!r} needs a model of kind {_KINDS[one.objective]!r}; "
+                f"{described.family!r} is of kind {described.kind!r}"
+            )
+
+
+def heads(described: ModelConfig) -> meshes.Heads:
+    """Which weights are made of heads, so that a mesh never cuts one."""
+    return (
+        (r".*(attention|cross)/(q|o)/.*", described.n_heads),
+        (r".*(attention|cross)/(k|v)/.*", described.n_kv_heads),
+    )
+
+
+def assemble(config: Mapping[str, Any], folder: Path) -> Assembled:
+    """Everything of the run that `config` (see `complete`) describes; a trained tokenizer is kept in `folder`."""
+    tokenizer = make_tokenizer(config, folder)
+    model, params = make_model(config, tokenizer)
+    mesh = meshes.make_mesh(config["mesh"]) if config["mesh"] else None
+    shapes = model.abstract() if params is None else params
+    trainable = tree.select(shapes, list(config["trainable"])) if config["trainable"] else None
+    learning = shapes if trainable is None else tree.split(shapes, trainable)[0]
+    optimizer = optim.make(config["optimizer"], learning, steps=config["steps"])
+    shard = (jax.process_index(), jax.process_count())
+    source = build.build_source(config["data"], tokenizer, shard=shard)
+    loss_fn = language_model_loss(model, chunk=config["chunk"])
+    key = jax.random.key(config["seed"])
+    begin, frozen = state.create(
+        params if params is not None else lambda: model.init(jax.random.fold_in(key, 0)),
+        optimizer,
+        rng=jax.random.fold_in(key, 1),
+        trainable=trainable,
+        mesh=mesh,
+        heads=heads(model.config),
+    )
+    return Assembled(
+        model=model,
+        tokenizer=tokenizer,
+        source=source,
+        loss_fn=loss_fn,
+        optimizer=optimizer,
+        step=make_step(loss_fn, optimizer, accumulate=config["accumulate"], mesh=mesh),
+        evaluate=make_evaluate(loss_fn, held_out(config, tokenizer), mesh=mesh),
+        state=begin,
+        frozen=frozen,
+        mesh=mesh,
+    )
+
+
+def held_out(config: Mapping[str, Any], tokenizer: Any) -> list[Any]:
+    """The first batches of the held-out split, each row once; of a mixture, of each of its parts."""
+    data = config["data"]
+    sections = data["mix"].values() if "mix" in data else [data]
+    batches = []
+    for section in sections:
+        rows = build.build_rows(section, tokenizer, "heldout")
+        size = data.get("batch_size", build.DataConfig.batch_size)
+        batches += list(one_pass(rows, size))[: config["evaluate_batches"] or None]
+    return batches
