@@ -1,7 +1,9 @@
 """Decoding: logits to tokens, tokens to text."""
 
+from research.decoding.beam import beam_search
 from research.decoding.generate import generate, prepare
 from research.decoding.result import Generation, Piece
 from research.decoding.sample import Sampling
+from research.decoding.speculative import speculate
 
-__all__ = ["Generation", "Piece", "Sampling", "generate", "prepare"]
+__all__ = ["Generation", "Piece", "Sampling", "beam_search", "generate", "prepare", "speculate"]
