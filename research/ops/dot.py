@@ -10,6 +10,7 @@ I input features · O output features
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
 
 from research.core.types import Array
 
@@ -21,6 +22,41 @@ def _product(a: Array, b: Array, dimensions: tuple) -> Array:
         return product
     # Without the barrier XLA's CPU backend may fuse a transpose of the result into the product and fail at run time.
     return lax.optimization_barrier(product)
+
+
+def _contiguous_transposes(x: Array) -> bool:
+    """Whether a product with a transposed left operand is faster after that operand has been copied.
+
+    True on one CPU device in low precision: read through its strides such a product leaves the fast kernels (4x).
+    Under a mesh the constraint on the layout would gather the operand.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    alone = mesh.empty or mesh.size == 1
+    return alone and jax.default_backend() == "cpu" and x.dtype in (jnp.bfloat16, jnp.float16)
+
+
+@jax.jit
+def _contiguous(x: Array) -> Array:
+    # Only inside jit: eager arrays have their layout already.
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+
+
+def swap_last(x: Array) -> Array:
+    """xᵀ over the last two axes, laid out the way the product that follows reads it fastest."""
+    swapped = jnp.swapaxes(x, -1, -2)
+    return _contiguous(swapped) if _contiguous_transposes(x) else swapped
+
+
+def _rows(x: Array) -> Array:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _outer(a: Array, b: Array) -> Array:
+    """Σ over all leading axes of aᵀ b in float32: a [..., I], b [..., O] -> [I, O]."""
+    if not _contiguous_transposes(a):
+        rows = tuple(range(a.ndim - 1))
+        return _product(a, b, ((rows, rows), ((), ())))
+    return _product(swap_last(_rows(a)), _rows(b), (((1,), (0,)), ((), ())))
 
 
 @jax.custom_vjp
@@ -41,8 +77,7 @@ def _dot_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, w = saved
     g = g.astype(x.dtype)
     dx = _product(g, w.astype(x.dtype), (((g.ndim - 1,), (1,)), ((), ()))).astype(x.dtype)
-    rows = tuple(range(x.ndim - 1))
-    dw = _product(x, g, ((rows, rows), ((), ()))).astype(w.dtype)
+    dw = _outer(x, g).astype(w.dtype)
     return dx, dw
 
 
@@ -63,8 +98,7 @@ def _dot_transposed_backward(saved: tuple[Array, Array], g: Array) -> tuple[Arra
     x, w = saved
     g = g.astype(x.dtype)
     dx = _product(g, w.astype(x.dtype), (((g.ndim - 1,), (0,)), ((), ()))).astype(x.dtype)
-    rows = tuple(range(x.ndim - 1))
-    dw = _product(g, x, ((rows, rows), ((), ()))).astype(w.dtype)
+    dw = _outer(g, x).astype(w.dtype)
     return dx, dw
 
 
@@ -88,7 +122,7 @@ def _scores_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array
     batch = tuple(range(q.ndim - 2))
     last, second = q.ndim - 1, q.ndim - 2
     dq = _product(g, k, (((last,), (second,)), (batch, batch))).astype(q.dtype)
-    dk = _product(g, q, (((second,), (second,)), (batch, batch))).astype(k.dtype)
+    dk = _product(swap_last(g), q, (((last,), (second,)), (batch, batch))).astype(k.dtype)
     return dq, dk
 
 
@@ -112,7 +146,7 @@ def _values_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array
     batch = tuple(range(p.ndim - 2))
     last, second = p.ndim - 1, p.ndim - 2
     dp = _product(g, v, (((last,), (last,)), (batch, batch))).astype(p.dtype)
-    dv = _product(p.astype(v.dtype), g, (((second,), (second,)), (batch, batch))).astype(v.dtype)
+    dv = _product(swap_last(p.astype(v.dtype)), g, (((last,), (second,)), (batch, batch))).astype(v.dtype)
     return dp, dv
 
 
