@@ -28,7 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     try:
         tokenizer = load_tokenizer(options.tokenizer)
-        batch = build_source(load_data_config(options.config), tokenizer).batch(options.step)
+        config = load_config(options.config)
+        batch = build_source(config.get("data", config), tokenizer).batch(options.step)
         check_batch(batch, tokenizer.vocab_size)
     except (ValueError, OSError) as error:
         console.print(f"error: {error}", style="red", markup=False, highlight=False)
@@ -37,8 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def load_data_config(name: str):
-    """The data section of a config file; `name` may carry an argument after a colon."""
+def load_config(name: str):
+    """The config of a file; `name` may carry an argument after a colon."""
     path, _, argument = name.partition(":")
     if not Path(path).is_file():
         raise FileNotFoundError(f"no config file {path}")
@@ -47,8 +48,7 @@ def load_data_config(name: str):
         raise ValueError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    config = module.get_config(argument) if argument else module.get_config()
-    return config.get("data", config)
+    return module.get_config(argument) if argument else module.get_config()
 
 
 if __name__ == "__main__":
