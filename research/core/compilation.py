@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 
 def use_cache(folder: str | os.PathLike[str] | None = None) -> Path | None:
@@ -12,6 +13,7 @@ def use_cache(folder: str | os.PathLike[str] | None = None) -> Path | None:
     The default is $LIFECYCLE_CACHE, else `lifecycle/xla` in the user's cache folder. A folder that cannot be
     written is no error: the cache stays off and None is returned, since only time depends on it.
     """
+    compilation_cache.reset_cache()  # else the folder of an earlier call stays in use
     chosen = folder if folder is not None else os.environ.get("LIFECYCLE_CACHE", _default())
     if not str(chosen):
         jax.config.update("jax_compilation_cache_dir", None)
