@@ -15,6 +15,7 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,7 +59,8 @@ class Loaded(NamedTuple):
     params: Any
     tokenizer: Any
     stops: tuple[int, ...]
-    forced: dict[str, int]
+    forced: dict[str, Any]
+    unspoken: tuple[int, ...]  # rows of the embedding table that stand for no token
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -109,6 +111,7 @@ def check(args: argparse.Namespace) -> None:
     for wrong, message in clashes:
         if wrong:
             raise ValueError(message)
+    sampling(args)
 
 
 def load(path: str, tokenizer: str | None, precision: str) -> Loaded:
@@ -133,7 +136,8 @@ def load(path: str, tokenizer: str | None, precision: str) -> Loaded:
         ends_with = pieces.eos_id if pieces.eos_id is not None else config.eos_id
     stops = tuple(i for i in (ends_with if isinstance(ends_with, list) else [ends_with]) if i >= 0)
     forced = {name: told[f"{name}_token_id"] for name in ("forced_bos", "forced_eos") if told.get(f"{name}_token_id")}
-    return Loaded(model, prepare(model, params), pieces, stops, forced)
+    unspoken = tuple(range(pieces.vocab_size, config.vocab_size))
+    return Loaded(model, prepare(model, params), pieces, stops, forced, unspoken)
 
 
 def encode(loaded: Loaded, text: str) -> list[int]:
@@ -163,16 +167,20 @@ class Printer:
         self.console.file.flush()
 
 
+def sampling(args: argparse.Namespace) -> Sampling:
+    """The knobs of the command line."""
+    return Sampling(**{name: getattr(args, name) for name in KNOBS})
+
+
 def answer(args: argparse.Namespace, loaded: Loaded, draft: Loaded | None, ids: list[int], out: Printer) -> Generation:
     """One prompt's answers, streamed if there is one."""
     limit = context(loaded.model)
     start = 1 if has_encoder(loaded.model) else len(ids)
     room = 128 if limit is None else max(1, limit - start + 1)
-    knobs = {name: getattr(args, name) for name in KNOBS}
     common: dict[str, Any] = {
         "max_new_tokens": args.max_new_tokens if args.max_new_tokens is not None else min(128, room),
         "min_new_tokens": args.min_new_tokens,
-        "sampling": Sampling(**knobs, **loaded.forced),
+        "sampling": replace(sampling(args), suppress=loaded.unspoken, **loaded.forced),
         "stop_tokens": loaded.stops,
         "tokenizer": loaded.tokenizer,
     }

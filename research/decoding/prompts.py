@@ -14,16 +14,14 @@ import numpy as np
 Rows = Sequence[Sequence[int]]
 
 
-def bucket(length: int, smallest: int = 16) -> int:
-    """The smallest of 16, 24, 32, 48, 64, 96, ... that holds `length`; powers of two below `smallest`."""
+def bucket(length: int) -> int:
+    """The smallest of 16, 24, 32, 48, 64, 96, ... that holds `length`."""
     if length < 1:
         raise ValueError(f"a bucket holds at least 1 token, got {length}")
-    size = 1
+    size = 16
     while size < length:
         size *= 2
-    if size > smallest and length <= size * 3 // 4:
-        return size * 3 // 4
-    return size
+    return size * 3 // 4 if 16 < size and length <= size * 3 // 4 else size
 
 
 def context(model: Any) -> int | None:
