@@ -48,8 +48,7 @@ def test_values_and_gradients_are_those_of_numpy(name, dtype, tolerance, seed):
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_gradients_by_finite_differences(name):
     fn, first, second, _ = PRODUCTS[name]
-    typed = lambda a, b: fn(jnp.asarray(a), jnp.asarray(b))  # noqa: E731
-    check_grads(typed, _pair(0, first, second, jnp.float32), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
+    check_grads(jax.jit(fn), _pair(0, first, second, jnp.float32), order=1, modes=["rev"], atol=1e-2, rtol=1e-2)
 
 
 def test_master_weights_keep_their_type_and_get_unrounded_gradients():
