@@ -1,76 +1,75 @@
-"""Compilation alone: does the time to compile a training step grow with depth, and what does the cache save?
+"""Compilation alone: a training step of width 768 with 2, 12 and 48 scanned layers, cold and from the cache.
 
-    python tools/bench_compile.py [--rounds=3]
+    python tools/bench_compile.py [--repeats 2] [--width 768]
 
-A decoder of width 768 with 2, 12 and 48 scanned layers; each step is lowered and compiled anew every round, without and
-with the persistent compilation cache; only the compilation is timed. Keys of the last line: `depth_ratio_48_2` (48 layers over 2, cold),
-`warm_seconds` (12 layers, program read back from the cache).
+`depth_ratio_48_2` is the compile time of 48 layers over that of 2 (scanned layers are one program, so it stays near
+1); `warm_seconds` is the time in which a fresh compilation of the deepest step is read back from the persistent cache.
 """
 
-import argparse
 import statistics
-import sys
 import tempfile
 import time
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+import bench_common as common
 import jax
 import jax.numpy as jnp
 
-from research.core import compilation
+from research.core.compilation import use_cache
 from research.models import build, preset
 from research.recipes.pretrain import language_model_loss
 from research.training import optim
 from research.training.state import State
 from research.training.step import make_step
-from tools.bench_common import conclude, report, settings
 
 DEPTHS = (2, 12, 48)
+NO_DROPOUT = {"embed_dropout": 0.0, "attention_dropout": 0.0, "residual_dropout": 0.0}
 
 
-def lower(layers: int):
-    """The lowered training step of a GPT-2 of width 768, from shapes alone."""
-    model = build(preset("gpt2", n_layers=layers), policy="bf16")
-    shapes = model.abstract()
-    optimizer = optim.make({"name": "adamw"}, shapes, steps=10)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    state = State(jax.ShapeDtypeStruct((), jnp.int32), shapes, jax.eval_shape(optimizer.init, shapes), key)
-    tokens = jax.ShapeDtypeStruct((4, 512), jnp.int32)
-    batch = {"tokens": tokens, "targets": tokens, "loss_mask": jax.ShapeDtypeStruct((4, 512), jnp.float32)}
+def lowered(layers: int, width: int) -> jax.stages.Lowered:
+    """A training step over abstract weights, traced and not yet compiled."""
+    config = preset("gpt2").replace(n_layers=layers, d_model=width, n_heads=width // 64, d_ff=4 * width, **NO_DROPOUT)
+    model = build(config, policy="bf16")
+    rule = {"name": "adamw", "learning_rate": 1e-4, "schedule": "constant"}
+    optimizer = optim.make(rule, model.abstract(), steps=10)
     step = make_step(language_model_loss(model), optimizer)
-    return jax.jit(step.update).lower(state, None, batch)
+
+    def begin() -> State:
+        params = model.init(jax.random.key(0))
+        return State(jnp.zeros((), jnp.int32), params, optimizer.init(params), jax.random.key(1))
+
+    tokens = jax.ShapeDtypeStruct((4, 512), jnp.int32)
+    mask = jax.ShapeDtypeStruct((4, 512), jnp.float32)
+    batch = {"tokens": tokens, "targets": tokens, "loss_mask": mask}
+    return jax.jit(step.update).lower(jax.eval_shape(begin), None, batch)
 
 
-def compile_seconds(layers: int) -> float:
-    """One compilation of a program lowered anew (a lowered program remembers its executable)."""
+def seconds_to_compile(layers: int, width: int) -> float:
+    """Time of compilation alone, with nothing kept from before."""
     jax.clear_caches()
-    lowered = lower(layers)
-    begin = time.perf_counter()
-    lowered.compile()
-    return time.perf_counter() - begin
+    program = lowered(layers, width)
+    start = time.perf_counter()
+    program.compile()
+    return time.perf_counter() - start
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
-    print(settings(model="GPT-2 width 768, batch 4 x 512, bf16 compute, AdamW", layers="scanned"))
-    compilation.use_cache("")
-    cold: dict[int, list[float]] = {layers: [] for layers in DEPTHS}
-    for _ in range(rounds):
-        for layers in DEPTHS:
-            cold[layers].append(compile_seconds(layers))
+    """Measures and prints."""
+    args = common.arguments(__doc__ or "", repeats=2, width=768)
+    common.settings(width=args.width, batch="4 x 512", layers=DEPTHS, precision="bf16")
+    use_cache("")
+    times: dict[int, list[float]] = {depth: [] for depth in DEPTHS}
+    for i in range(args.repeats):
+        for depth in DEPTHS:
+            times[depth].append(seconds_to_compile(depth, args.width))
+        print(f"round {i + 1}: " + ", ".join(f"{d} layers {t[-1]:.2f} s" for d, t in times.items()), flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        compilation.use_cache(folder)
-        compile_seconds(12)
-        if not any(Path(folder).iterdir()):
-            raise RuntimeError("the persistent cache stayed empty: nothing to measure")
-        warm = [compile_seconds(12) for _ in range(rounds)]
-    report({f"{layers} layers, cold": seconds for layers, seconds in cold.items()} | {"12 layers, cached": warm})
-    ratio = statistics.median(a / b for a, b in zip(cold[48], cold[2], strict=True))
-    conclude({"depth_ratio_48_2": ratio, "warm_seconds": statistics.median(warm)})
+        if use_cache(folder) is None:
+            raise RuntimeError(f"the compilation cache cannot be written to {folder}")
+        filled = seconds_to_compile(DEPTHS[-1], args.width)
+        warm = statistics.median(seconds_to_compile(DEPTHS[-1], args.width) for _ in range(args.repeats))
+    print(f"{DEPTHS[-1]} layers: {filled:.2f} s into the cache, {warm:.2f} s out of it")
+    deep, shallow = statistics.median(times[DEPTHS[-1]]), statistics.median(times[DEPTHS[0]])
+    common.finish(depth_ratio_48_2=deep / shallow, warm_seconds=warm)
 
 
 if __name__ == "__main__":
