@@ -21,7 +21,7 @@ def bucket(length: int) -> int:
     size = 16
     while size < length:
         size *= 2
-    return size * 3 // 4 if 16 < size and length <= size * 3 // 4 else size
+    return size * 3 // 4 if size > 16 and length <= size * 3 // 4 else size
 
 
 def context(model: Any) -> int | None:

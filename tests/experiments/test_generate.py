@@ -18,7 +18,7 @@ TINY = {"d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 32, "max_length": 96
 
 def call(*argv):
     """(exit code, what was written)."""
-    console = Console(file=io.StringIO(), color_system="truecolor", force_terminal="--color" in argv, width=200)
+    console = Console(file=io.StringIO(), color_system="truecolor" if "--color" in argv else None, width=200)
     code = main([str(a) for a in argv], console)
     return code, console.file.getvalue()
 
