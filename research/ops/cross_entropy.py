@@ -44,23 +44,26 @@ def _logits(weight: Any, bias: Array | None, h: Array, cap: float | None) -> Arr
     return softcap(logits, cap)
 
 
-def _chunk_sums(
-    weight: Any, bias: Array | None, h: Array, y: Array, m: Array, cap: float | None
-) -> tuple[Array, Array]:
-    """Negative log-likelihood and number of correct argmaxes of one chunk."""
-    logits = _logits(weight, bias, h, cap)
+def _chunk_sums(logits: Array, y: Array, m: Array) -> tuple[Array, Array, Array]:
+    """Negative log-likelihood and number of correct argmaxes of one chunk, and ∂nll/∂logits."""
+    peak = jnp.max(logits, axis=-1)
+    exponentials = jnp.exp(logits - peak[..., None])
+    total = jnp.sum(exponentials, axis=-1)
     target = jnp.take_along_axis(logits, y[..., None], axis=-1)[..., 0]
-    nll = jax.nn.logsumexp(logits, axis=-1) - target
-    correct = (target >= jnp.max(logits, axis=-1)).astype(jnp.float32)
-    # `where`, not a product: a masked position with an infinite loss contributes exactly nothing.
+    nll = peak + jnp.log(total) - target
+    correct = (target >= peak).astype(jnp.float32)
+    # Compared with an iota, not scattered: a scatter would be a pass over the logits of its own.
+    hot = lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == y[..., None]
+    gradient = exponentials * (m / total)[..., None] - jnp.where(hot, m[..., None], 0)
     on = m > 0
-    return jnp.sum(jnp.where(on, nll * m, 0)), jnp.sum(jnp.where(on, correct * m, 0))
+    return jnp.sum(jnp.where(on, nll * m, 0)), jnp.sum(jnp.where(on, correct * m, 0)), gradient
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def _walk(weight: Any, bias: Array | None, hidden: Array, y: Array, m: Array, cap: float | None, size: int):
     def body(carry, chunk):
-        nll, correct = _chunk_sums(weight, bias, chunk[0], chunk[1], chunk[2], cap)
+        h, targets, mask = chunk
+        nll, correct, _ = _chunk_sums(_logits(weight, bias, h, cap), targets, mask)
         return (carry[0] + nll, carry[1] + correct), None
 
     zero = jnp.zeros((), jnp.float32)
@@ -70,9 +73,9 @@ def _walk(weight: Any, bias: Array | None, hidden: Array, y: Array, m: Array, ca
 def _walk_forward(weight: Any, bias: Array | None, hidden: Array, y: Array, m: Array, cap: float | None, size: int):
     def body(carry, chunk):
         h, targets, mask = chunk
-        fn = lambda w, b, x: _chunk_sums(w, b, x, targets, mask, cap)  # noqa: E731
-        nll, pull, correct = jax.vjp(fn, weight, bias, h, has_aux=True)
-        dw, db, dh = pull(jnp.ones((), jnp.float32))
+        logits, pull = jax.vjp(lambda w, b, x: _logits(w, b, x, cap), weight, bias, h)
+        nll, correct, gradient = _chunk_sums(logits, targets, mask)
+        dw, db, dh = pull(gradient)
         total, right, weight_sum, bias_sum = carry
         carry = (
             total + nll,
@@ -120,7 +123,10 @@ def cross_entropy(
       cap: soft cap on the logits (Gemma 2).
       chunk: positions whose logits exist at a time; memory is B · chunk · V floats.
     """
-    targets = jnp.where(loss_mask > 0, targets, 0)
+    on = loss_mask > 0
+    targets = jnp.where(on, targets, 0)
+    # Selected, not multiplied: whatever stands at a masked position, NaN too, adds exactly nothing to any gradient.
+    hidden = jnp.where(on[..., None], hidden, 0)
     mask = loss_mask.astype(jnp.float32)
     nll, correct = _walk(weight, bias, hidden, targets, mask, cap, min(chunk, hidden.shape[1]))
     return Sums(nll, jnp.sum(mask), lax.stop_gradient(correct))
