@@ -28,9 +28,6 @@ from research.training import log
 from research.training.checkpoint import Checkpoints
 from research.training.fit import Diverged, Result, fit
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "what to train on what (configs/*.py)")
-WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints, logs and the tokenizer go")
-
 
 def run(config: dict, workdir: Path, console: Console) -> Result:
     """The whole run; see `research.recipes.assemble.DEFAULTS` for the config."""
@@ -94,5 +91,8 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    # Here and not above, so that a process may import several such scripts.
+    CONFIG = config_flags.DEFINE_config_file("config", None, "what to train on what (configs/*.py)")
+    WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints, logs and the tokenizer go")
     flags.mark_flags_as_required(["config", "workdir"])
     app.run(main)

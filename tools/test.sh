@@ -21,4 +21,5 @@ fi
 cd "$root"
 "$venv/bin/python" -m ruff check .
 "$venv/bin/python" -m mypy
-"$venv/bin/python" -m pytest ${arguments[@]+"${arguments[@]}"}
+# Compilation, which is most of the time, runs on one core: two processes, each with whole files so that fixtures are shared.
+"$venv/bin/python" -m pytest -n 2 --dist loadfile ${arguments[@]+"${arguments[@]}"}

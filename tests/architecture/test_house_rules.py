@@ -120,7 +120,8 @@ def third_party(source: str, *, top_only: bool) -> set[str]:
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names.add(node.module.split(".")[0])
-    ours = {"research", "configs", "experiments", "tools", "tests"} | {path.stem for path in (ROOT / "tools").glob("*.py")}
+    ours = {"research", "configs", "experiments", "tools", "tests"}
+    ours |= {path.stem for path in (ROOT / "tools").glob("*.py")}
     return {n for n in names if n not in sys.stdlib_module_names and n not in ours}
 
 
