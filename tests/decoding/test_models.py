@@ -1,6 +1,7 @@
 """Generation with real models: the cache changes nothing in any family; a real checkpoint writes its known text."""
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 from research.data.tokenizer import load_tokenizer
 from research.decoding import Sampling, beam_search, generate, prepare, speculate
+from research.decoding.prompts import pad_right
 from research.interop.llama2c import load_llama2c
 from research.models import build
 from research.ops.cross_entropy import token_logprobs
@@ -18,15 +20,11 @@ GENERATORS = sorted(name for name in NAMES if tiny(name)[0].config.kind != "enco
 PROMPTS = [[5, 9, 12, 30, 7], [8], [40, 41, 42]]
 
 
-def trained_logprobs(model, params, prompt, start, new):
-    """Log-probabilities of the new tokens as a training step computes them: one forward pass, no cache."""
-    ids = [*start, *new]
-    batch = {"tokens": jnp.asarray([ids[:-1]])}
-    if model.config.kind == "encoder_decoder":
-        batch["inputs"] = jnp.asarray([prompt])
+@partial(jax.jit, static_argnums=0)
+def trained_logprobs(model, params, batch):
+    """Log-probabilities of each next token as a training step computes them: one forward pass, no cache."""
     features, weight, bias, cap = model.projection(params, model.apply(params, batch).hidden)
-    found = token_logprobs(features, weight, jnp.asarray([ids[1:]]), bias=bias, cap=cap)
-    return np.asarray(found[0, len(start) - 1 :])
+    return token_logprobs(features, weight, batch["targets"], bias=bias, cap=cap)
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -38,9 +36,15 @@ def test_sampled_logprobs_are_the_trainers(name):
         model, params, PROMPTS, max_new_tokens=10, sampling=Sampling(temperature=0.8, top_k=20), key=1,
         decoder_prompts=start if sided else None,
     )  # fmt: skip
+    rows = [[*start[i], *out.ids(i)] for i in range(3)]
+    tokens, segments = pad_right([row[:-1] for row in rows], 16)
+    batch = {"tokens": tokens, "segment_ids": segments, "targets": pad_right([row[1:] for row in rows], 16)[0]}
+    if sided:
+        batch["inputs"], batch["input_segment_ids"] = pad_right(PROMPTS, 16)
+    found = trained_logprobs(model, params, batch)
     for i in range(3):
-        expected = trained_logprobs(model, params, PROMPTS[i], start[i], out.ids(i))
-        np.testing.assert_allclose(out.logprobs[i], expected, atol=1e-4)
+        first = len(start[i]) - 1
+        np.testing.assert_allclose(out.logprobs[i], found[i, first : first + 10], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["gemma3", "t5"])
