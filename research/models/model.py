@@ -2,7 +2,7 @@
 
 A batch is a dict of arrays:
   tokens [B, T]: input ids (of the decoder, where there is an encoder beside it). Required.
-  positions [B, T]: default: counted from the start of each segment.
+  positions [B, T]: growing along a row within a segment; default: counted from the start of each segment.
   segment_ids [B, T]: 0 is padding, equal numbers see each other; default: all one segment.
   horizon [B, T]: the last position each query may see; default: its own (causal) or no bound (encoder).
   token_types [B, T]: BERT's sentence A/B; default 0.
@@ -107,6 +107,7 @@ class Transformer(nn.Module):
             query_segments=segments,
             key_segments=segments,
             horizon=None if prefix else batch.get("horizon"),
+            ordered=True,
         )
         x = self._tokens(batch["inputs" if prefix else "tokens"])
         x = stack.embed(x, positions, None if prefix else batch.get("token_types"))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from research.core.types import Array
+from research.ops.causal import BLOCK, causal_attention
 from research.ops.dot import batched_scores, batched_values
 from research.ops.masks import Mask, visible
 
@@ -50,9 +51,28 @@ def attention(
     Returns:
       The output [B, T, N, H] in the type of q, and the weights [B, N, T, S] in float32 or None.
     """
+    if _in_blocks(q, k, mask, window, bias, cap, dropout if rng is not None else 0.0, weights):
+        heads_first = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
+        return causal_attention(*heads_first, mask.query_segments, scale).transpose(0, 2, 1, 3), None
     if _fused(q, cap=cap, dropout=dropout if rng is not None else 0.0, weights=weights):
         return _cudnn(q, k, v, mask, scale=scale, bias=bias, window=window), None
     return _plain(q, k, v, mask, scale, bias, cap, window, dropout, rng, weights)
+
+
+def _in_blocks(
+    q: Array,
+    k: Array,
+    mask: Mask,
+    window: Array | int | None,
+    bias: Array | None,
+    cap: float | None,
+    dropout: float,
+    weights: bool,
+) -> bool:
+    """Whether the CPU's block-wise causal form computes this call."""
+    simple = window is None and bias is None and cap is None and dropout == 0 and not weights
+    ordered = mask.causal and mask.horizon is None and (mask.plain or mask.ordered)
+    return jax.default_backend() == "cpu" and simple and ordered and BLOCK < q.shape[1] == k.shape[1]
 
 
 def _plain(

@@ -15,7 +15,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 from research.core.types import Array
 
 
-def _product(a: Array, b: Array, dimensions: tuple) -> Array:
+def product(a: Array, b: Array, dimensions: tuple) -> Array:
     """`dot_general` accumulated and returned in float32."""
     product = lax.dot_general(a, b, dimensions, preferred_element_type=jnp.float32)
     if a.dtype == jnp.float32:
@@ -55,8 +55,8 @@ def _outer(a: Array, b: Array) -> Array:
     """Σ over all leading axes of aᵀ b in float32: a [..., I], b [..., O] -> [I, O]."""
     if not _contiguous_transposes(a):
         rows = tuple(range(a.ndim - 1))
-        return _product(a, b, ((rows, rows), ((), ())))
-    return _product(swap_last(_rows(a)), _rows(b), (((1,), (0,)), ((), ())))
+        return product(a, b, ((rows, rows), ((), ())))
+    return product(swap_last(_rows(a)), _rows(b), (((1,), (0,)), ((), ())))
 
 
 @jax.custom_vjp
@@ -66,7 +66,7 @@ def dot(x: Array, w: Array) -> Array:
     `w` may be stored in a wider type (float32 masters); it is rounded to the type of `x` for the product and its
     gradient comes back in its own type without a rounding in between.
     """
-    return _product(x, w.astype(x.dtype), (((x.ndim - 1,), (0,)), ((), ()))).astype(x.dtype)
+    return product(x, w.astype(x.dtype), (((x.ndim - 1,), (0,)), ((), ()))).astype(x.dtype)
 
 
 def _dot_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -76,7 +76,7 @@ def _dot_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
 def _dot_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, w = saved
     g = g.astype(x.dtype)
-    dx = _product(g, w.astype(x.dtype), (((g.ndim - 1,), (1,)), ((), ()))).astype(x.dtype)
+    dx = product(g, w.astype(x.dtype), (((g.ndim - 1,), (1,)), ((), ()))).astype(x.dtype)
     dw = _outer(x, g).astype(w.dtype)
     return dx, dw
 
@@ -87,7 +87,7 @@ dot.defvjp(_dot_forward, _dot_backward)
 @jax.custom_vjp
 def dot_transposed(x: Array, w: Array) -> Array:
     """y = x wᵀ in float32: x [..., D], w [V, D] -> [..., V]; the output layer, whose logits stay in float32."""
-    return _product(x, w.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())))
+    return product(x, w.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())))
 
 
 def _dot_transposed_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -97,7 +97,7 @@ def _dot_transposed_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Arr
 def _dot_transposed_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, w = saved
     g = g.astype(x.dtype)
-    dx = _product(g, w.astype(x.dtype), (((g.ndim - 1,), (0,)), ((), ()))).astype(x.dtype)
+    dx = product(g, w.astype(x.dtype), (((g.ndim - 1,), (0,)), ((), ()))).astype(x.dtype)
     dw = _outer(g, x).astype(w.dtype)
     return dx, dw
 
@@ -109,7 +109,7 @@ dot_transposed.defvjp(_dot_transposed_forward, _dot_transposed_backward)
 def batched_scores(q: Array, k: Array) -> Array:
     """s = q kᵀ in float32, batched over the leading axes: q [..., T, H], k [..., S, H] -> [..., T, S]."""
     batch = tuple(range(q.ndim - 2))
-    return _product(q, k, (((q.ndim - 1,), (k.ndim - 1,)), (batch, batch)))
+    return product(q, k, (((q.ndim - 1,), (k.ndim - 1,)), (batch, batch)))
 
 
 def _scores_forward(q: Array, k: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -121,8 +121,8 @@ def _scores_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array
     g = g.astype(q.dtype)
     batch = tuple(range(q.ndim - 2))
     last, second = q.ndim - 1, q.ndim - 2
-    dq = _product(g, k, (((last,), (second,)), (batch, batch))).astype(q.dtype)
-    dk = _product(swap_last(g), q, (((last,), (second,)), (batch, batch))).astype(k.dtype)
+    dq = product(g, k, (((last,), (second,)), (batch, batch))).astype(q.dtype)
+    dk = product(swap_last(g), q, (((last,), (second,)), (batch, batch))).astype(k.dtype)
     return dq, dk
 
 
@@ -133,7 +133,7 @@ batched_scores.defvjp(_scores_forward, _scores_backward)
 def batched_values(p: Array, v: Array) -> Array:
     """o = p v in the type of v, batched over the leading axes: p [..., T, S], v [..., S, H] -> [..., T, H]."""
     batch = tuple(range(p.ndim - 2))
-    return _product(p.astype(v.dtype), v, (((p.ndim - 1,), (v.ndim - 2,)), (batch, batch))).astype(v.dtype)
+    return product(p.astype(v.dtype), v, (((p.ndim - 1,), (v.ndim - 2,)), (batch, batch))).astype(v.dtype)
 
 
 def _values_forward(p: Array, v: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -145,8 +145,8 @@ def _values_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array
     g = g.astype(v.dtype)
     batch = tuple(range(p.ndim - 2))
     last, second = p.ndim - 1, p.ndim - 2
-    dp = _product(g, v, (((last,), (last,)), (batch, batch))).astype(p.dtype)
-    dv = _product(swap_last(p.astype(v.dtype)), g, (((last,), (second,)), (batch, batch))).astype(v.dtype)
+    dp = product(g, v, (((last,), (last,)), (batch, batch))).astype(p.dtype)
+    dv = product(swap_last(p.astype(v.dtype)), g, (((last,), (second,)), (batch, batch))).astype(v.dtype)
     return dp, dv
 
 

@@ -21,6 +21,8 @@ class Mask:
 
     Attributes:
       causal: whether a query is bounded by its own position (static).
+      ordered: queries and keys are the same tokens, and positions grow along a row within a segment, so that no token
+        sees one behind it in its row (static); lets `ops.attention` leave those out.
       query_positions: [B, T]; None: 0 .. T-1.
       key_positions: [B, S], -1 marks an empty slot; None: 0 .. S-1.
       query_segments: [B, T], 0 is padding; None with `key_segments`: one segment.
@@ -34,6 +36,7 @@ class Mask:
     query_segments: Array | None = None
     key_segments: Array | None = None
     horizon: Array | None = None
+    ordered: bool = struct.field(pytree_node=False, default=False)
 
     @property
     def plain(self) -> bool:
