@@ -142,4 +142,4 @@ def test_main_job_writes_its_report_and_says_where(job):
 @pytest.mark.slow
 def test_main_job_remembers_every_stage(job):
     _, (_, second) = job
-    assert second.count("done before") == len(STAGES)
+    assert " ".join(second.split()).count("done before") == len(STAGES)  # a narrow terminal breaks lines
