@@ -181,10 +181,12 @@ def test_classification_heads_read_the_right_position(name, head):
     batch = batch_for(model)
     batch["tokens"] = batch["tokens"].at[0, 5].set(2).at[1, 7].set(2)
     batch["segment_ids"] = jnp.ones((2, T), jnp.int32).at[0, 6:].set(0).at[1, 8:].set(0)
+    if "inputs" in batch:  # what is classified is what the encoder reads
+        batch |= {"inputs": batch["tokens"], "input_segment_ids": batch["segment_ids"]}
     score = jax.jit(lambda b: model.classify(params, model.apply(params, b), b))
     scores = score(batch)
     assert scores.shape == {"sequence": (2, 3), "token": (2, T, 3), "scalar": (2,)}[head]
-    short = {k: v[:1, :6] if k != "inputs" else v[:1] for k, v in batch.items()}
+    short = {k: v[:1, :6] for k, v in batch.items()}
     expected = score(short)[0]
     np.testing.assert_allclose(scores[0, :6] if head == "token" else scores[0], expected, rtol=1e-4, atol=1e-5)
 
