@@ -4,7 +4,7 @@
     python -m experiments.train --config=configs/forkme.py:tiny --workdir=/tmp/tiny        # seconds: to see it run
     python -m experiments.train --config=configs/forkme.py --config.data.kind=text --config.data.path=my_texts/ ...
 
-About 2 minutes on 2 CPU cores.
+About 0.7 million parameters and 0.8 million tokens: minutes on a CPU.
 """
 
 from ml_collections import ConfigDict
