@@ -9,10 +9,7 @@ import jax.numpy as jnp
 from research.core.types import Array
 from research.ops.causal import BLOCK, causal_attention
 from research.ops.dot import batched_scores, batched_values
-from research.ops.masks import Mask, visible
-
-# Finite, so that a query that sees nothing (padding) gives a mean of values and no NaN, in bf16 too.
-MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
+from research.ops.masks import MASKED, Mask, visible
 
 
 def softcap(x: Array, cap: float | None) -> Array:

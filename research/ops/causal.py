@@ -14,9 +14,9 @@ from jax import lax
 
 from research.core.types import Array
 from research.ops.dot import product, swap_last
+from research.ops.masks import MASKED
 
 BLOCK = 128
-_MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
 
 
 def _rows(x: Array, start: int, stop: int, kv_heads: int) -> Array:
@@ -40,7 +40,7 @@ def _scores(q: Array, k: Array, segments: Array | None, start: int, stop: int, s
     seen = (jnp.arange(start, stop)[:, None] >= jnp.arange(stop)[None])[None]
     if segments is not None:
         seen = seen & (segments[:, start:stop, None] == segments[:, None, :stop])
-    return jnp.where(seen[:, None], s, _MASKED)
+    return jnp.where(seen[:, None], s, MASKED)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -14,6 +14,9 @@ from jaxtyping import Bool, Int
 
 from research.core.types import Array
 
+# Finite, so that a query that sees nothing (padding) gives a mean of values and no NaN, in bf16 too.
+MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
+
 
 @struct.dataclass
 class Mask:
