@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.style import Style
 
-from research.core import compilation, dtypes
+from research.core import compilation, dtypes, memory
 from research.data.chat import CHATML
 from research.data.corpus import ends
 from research.data.templates import encode_chat_prompt
@@ -256,6 +256,7 @@ def run(args: argparse.Namespace, console: Console) -> None:
 
 def main(argv: Sequence[str] | None = None, console: Console | None = None) -> int:
     """The exit code: 0, or 2 after one line that says what was wrong."""
+    memory.keep_freed()
     compilation.use_cache()
     try:
         run(parse(argv), console or Console())

@@ -11,21 +11,17 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from absl import app, flags, logging
-from ml_collections import config_flags
 from rich.console import Console
 
 # Also as `python experiments/lifecycle.py`, where the folder of the script would be searched instead of its parent.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments.stages import STAGES, Done, Interrupted, learning, run_all
+from experiments import command
+from experiments.stages import STAGES, Done, learning, run_all
 from research.core import compilation
 from research.report import print_table, seconds
-from research.training import log
-
-CONFIG = config_flags.DEFINE_config_file("config", "configs/lifecycle.py", "settings of all stages")
-WORKDIR = flags.DEFINE_string("workdir", "runs/lifecycle", "where stages keep their work and the report goes")
 
 
 def summary(done: Mapping[str, Done], console: Console) -> None:
@@ -56,26 +52,12 @@ def summary(done: Mapping[str, Done], console: Console) -> None:
     )
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; settings are given as --config.name=value")
-    if not logging.level_debug():  # checkpoints report every transfer otherwise
-        logging.set_verbosity(logging.WARNING)
-    console, workdir, start = Console(), Path(WORKDIR.value).absolute(), time.monotonic()
-    config = CONFIG.value.to_dict()
-    log.check_writable(workdir)
+def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
+    """All stages, the report, and a summary."""
+    start = time.monotonic()
     compilation.use_cache()
-    try:
-        learning.check(config, ("pretrain", "tune"))
-        done = run_all(STAGES, config, workdir, console=console)
-    except (Interrupted, KeyboardInterrupt) as reason:
-        console.print(f"[yellow]{reason or 'interrupted'}; start the same command again to go on from here[/]")
-        sys.exit(130)
-    except ValueError as error:
-        if logging.level_debug():  # --verbosity=1 shows where it came from
-            raise
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+    learning.check(config, ("pretrain", "tune"))
+    done = run_all(STAGES, config, workdir, console=console)
     report = workdir / "report.html"
     shutil.copyfile(done["page"].folder / "report.html", report)
     summary(done, console)
@@ -83,4 +65,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(work, config="configs/lifecycle.py", workdir="runs/lifecycle")

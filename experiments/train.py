@@ -10,8 +10,6 @@ import json
 import sys
 from pathlib import Path
 
-from absl import app, flags, logging
-from ml_collections import config_flags
 from rich.console import Console
 
 # Also as `python experiments/train.py`, where the folder of the script would be searched instead of its parent.
@@ -19,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
 
+from experiments import command
 from research.core import compilation
 from research.data import check_batch, render
 from research.interop.run import config_to_dict
@@ -26,7 +25,7 @@ from research.recipes.assemble import assemble, complete
 from research.recipes.pretrain import flops_per_token
 from research.training import log
 from research.training.checkpoint import Checkpoints
-from research.training.fit import Diverged, Result, fit
+from research.training.fit import Result, fit
 
 
 def run(config: dict, workdir: Path, console: Console) -> Result:
@@ -72,27 +71,13 @@ def run(config: dict, workdir: Path, console: Console) -> Result:
         )
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; settings are given as --config.name=value")
-    if not logging.level_debug():  # checkpoints report every transfer otherwise
-        logging.set_verbosity(logging.WARNING)
-    console = Console()
-    try:
-        result = run(complete(CONFIG.value.to_dict()), Path(WORKDIR.value).absolute(), console)
-    except (ValueError, OSError, Diverged) as error:
-        if logging.level_debug():  # --verbosity=1 shows where it came from
-            raise
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+def work(config: dict, workdir: Path, console: Console) -> int:
+    """Trains, and says how it ended; the exit code is 130 where a signal ended it."""
+    result = run(complete(config), workdir, console)
     best = "" if result.best is None else f"; best held-out loss {result.best:.4f} at step {result.best_step}"
     console.print(f"{result.stopped} at step {int(result.state.step)}{best}")
-    sys.exit(130 if result.stopped == "signal" else 0)
+    return 130 if result.stopped == "signal" else 0
 
 
 if __name__ == "__main__":
-    # Here and not above, so that a process may import several such scripts.
-    CONFIG = config_flags.DEFINE_config_file("config", None, "what to train on what (configs/*.py)")
-    WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints, logs and the tokenizer go")
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    command.run(work)

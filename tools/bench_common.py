@@ -18,6 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.core import memory
+
+memory.keep_freed()  # for the peers as well: they run in the same process
+
 
 def arguments(description: str, **defaults: int) -> argparse.Namespace:
     """The command line: one integer flag for each default."""
@@ -27,10 +31,14 @@ def arguments(description: str, **defaults: int) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def alternate(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every run, in rounds (a, b, c, a, b, c, ...), so that a busy machine slows all of them alike."""
-    for run in runs.values():
-        run()
+def alternate(runs: Mapping[str, Callable[[], Any]], repeats: int, warm: int = 1) -> dict[str, list[float]]:
+    """Seconds of every run, in rounds (a, b, c, a, b, c, ...), so that a busy machine slows all of them alike.
+
+    The first `warm` rounds are not counted: they compile, and make the heap as large as it has to be for all of them.
+    """
+    for _ in range(warm):
+        for run in runs.values():
+            run()
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for i in range(repeats):
         for name, run in runs.items():

@@ -128,7 +128,7 @@ def main() -> None:
         "eager_f32": theirs(config, batch, compiled=False),
         "compiled_bf16": theirs(config, batch, compiled=True),
     }
-    seconds = common.alternate(runs, args.steps)
+    seconds = common.alternate(runs, args.steps, warm=4)
     middle = common.medians(seconds)
     tokens = args.batch * args.length
     d = config.d_model

@@ -17,8 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags
 from rich.console import Console
 
 # Also as `python tools/profile_step.py`, where the folder of the script would be searched instead of its parent.
@@ -26,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax
 
+from experiments import command
 from research.core import compilation
 from research.core import mesh as meshes
 from research.recipes.assemble import Assembled, assemble, complete
@@ -182,21 +182,11 @@ def profile(config: Mapping[str, Any], workdir: Path, steps: int) -> dict[str, A
     }
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments {argv[1:]}; settings are given as --config.name=value")
-    if not logging.level_debug():
-        logging.set_verbosity(logging.WARNING)
-    console, workdir = Console(), Path(flags.FLAGS.workdir).absolute()
-    try:
-        config = complete(flags.FLAGS.config.to_dict())
-        compilation.use_cache(config["cache"])
-        result = profile(config, workdir, flags.FLAGS.steps)
-    except (ValueError, OSError) as error:
-        if logging.level_debug():  # --verbosity=1 shows where it came from
-            raise
-        console.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
+def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
+    """Profiles, and prints the tables."""
+    config = complete(config)
+    compilation.use_cache(config["cache"])
+    result = profile(config, workdir, flags.FLAGS.steps)
     busy = result["busy_ms"] or 1.0
     for title, key in (("By kind of operation", "kinds"), ("By part of the step", "parts"), ("Costliest", "top")):
         rows = [
@@ -210,8 +200,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "the run to profile (configs/*.py)")
-    flags.DEFINE_string("workdir", "runs/profile", "where the trace goes")
-    flags.DEFINE_integer("steps", 5, "steps in the trace", lower_bound=1)
-    flags.mark_flag_as_required("config")
-    app.run(main)
+    flags.DEFINE_integer("steps", 5, "steps to trace", lower_bound=1)
+    command.run(work, workdir="runs/profile")

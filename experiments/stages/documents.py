@@ -40,9 +40,7 @@ def squeezed(paragraph: str) -> str:
     return " ".join(paragraph.split())
 
 
-def without_repeats(
-    documents: Iterable[python_docs.Document], seen: set[str]
-) -> Iterable[python_docs.Document]:
+def without_repeats(documents: Iterable[python_docs.Document], seen: set[str]) -> Iterable[python_docs.Document]:
     """Documents without the paragraphs that are in `seen`, which grows; documents left empty are dropped."""
     for name, text in documents:
         kept = []

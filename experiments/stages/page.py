@@ -113,12 +113,9 @@ def compression_section(compression: Mapping[str, Any]) -> str:
 
 def answers_section(answers: Mapping[str, Any]) -> str:
     scores = answers["scores"]
-    rows = [
-        [method, *(f"{scores[method]['all'][m][1]:.3f}" for m in METRICS)] for method in scores
-    ]
+    rows = [[method, *(f"{scores[method]['all'][m][1]:.3f}" for m in METRICS)] for method in scores]
     groups = {
-        task: {method: tuple(scores[method][task]["rougeL"]) for method in scores}
-        for task in scores["after tuning"]
+        task: {method: tuple(scores[method][task]["rougeL"]) for method in scores} for task in scores["after tuning"]
     }
     drawing = report.bars(groups, y_label="ROUGE-L F₁", size=(7.4, 3.4))
     examples = [
@@ -142,9 +139,7 @@ def samples_section(samples: list[dict[str, Any]]) -> str:
         mine = [s for s in samples if (s["model"], s["prompt"]) == (model, prompt)]
         kind = "pre-trained" if model == "pretrain" else "tuned"
         blocks.append(report.text(f"{kind}: {prompt.strip()[:200]}"))
-        blocks.append(
-            report.columns(*(report.tokens(s["tokens"], s["logprobs"], title=heading(s)) for s in mine))
-        )
+        blocks.append(report.columns(*(report.tokens(s["tokens"], s["logprobs"], title=heading(s)) for s in mine)))
     return report.section(
         "Samples", *blocks, lead="Green tokens were likely, red ones were not; hover over one for its probability."
     )

@@ -16,8 +16,8 @@ from rich.console import Console
 from research.report import seconds
 
 
-class Interrupted(Exception):
-    """The stage was asked to stop; what it has saved lets it go on from there."""
+class Interrupted(KeyboardInterrupt):
+    """The stage was asked to stop, by Ctrl-C or SIGTERM; what it has saved lets it go on from there."""
 
 
 @dataclass(frozen=True)

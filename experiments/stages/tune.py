@@ -18,9 +18,7 @@ def question(prompt: str) -> str:
 
 def examples(records: list[dict[str, Any]], pieces: Any, length: int) -> list[Example]:
     """Token ids with the completion marked; what does not fit a row is left out."""
-    coded = [
-        encode_completion(question(r["prompt"]), r["completion"], pieces, boundary="separate") for r in records
-    ]
+    coded = [encode_completion(question(r["prompt"]), r["completion"], pieces, boundary="separate") for r in records]
     return [example for example in coded if len(example.tokens) <= length]
 
 
@@ -29,14 +27,10 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
     pieces = tokenizer.load(inputs["tokenizer"])
     model = learning.model_of(config, pieces)
     length, source = model.config.max_length, inputs["documents"].folder
-    sides = {
-        name: examples(read_lines(source / f"{name}_tasks.jsonl"), pieces, length) for name in ("train", "test")
-    }
+    sides = {name: examples(read_lines(source / f"{name}_tasks.jsonl"), pieces, length) for name in ("train", "test")}
     rows = {name: PackedRows(side, length, pad_id=pieces.pad_id) for name, side in sides.items()}
     base = learning.load_weights(inputs["pretrain"])
-    result = learning.train(
-        model, config["tune"], rows["train"], rows["test"], folder, params=base, title="  tuning"
-    )
+    result = learning.train(model, config["tune"], rows["train"], rows["test"], folder, params=base, title="  tuning")
     return result | {"examples": {name: len(side) for name, side in sides.items()}}
 
 

@@ -36,9 +36,7 @@ def ngram_bits_per_byte(train: Sequence[str], held_out: Sequence[str], *, contex
     return float(-np.log2(probability).sum() / _text_bytes(held_out))
 
 
-def _interpolate(
-    counted: np.ndarray, scored: np.ndarray, kept: int, context: int, lower: np.ndarray
-) -> np.ndarray:
+def _interpolate(counted: np.ndarray, scored: np.ndarray, kept: int, context: int, lower: np.ndarray) -> np.ndarray:
     """Adds the order with `kept` context bytes on top of the probabilities `lower` [n] of the order below."""
     width = np.uint64(8 * (kept + 1))
     if kept == context:

@@ -85,6 +85,23 @@ dot.defvjp(_dot_forward, _dot_backward)
 
 
 @jax.custom_vjp
+def add_bias(y: Array, bias: Array) -> Array:
+    """y + b in the type of y; the gradient of b is summed over the rows in float32: y [..., O], b [O] -> [..., O]."""
+    return y + bias.astype(y.dtype)
+
+
+def _add_bias_forward(y: Array, bias: Array) -> tuple[Array, Array]:
+    return add_bias(y, bias), bias
+
+
+def _add_bias_backward(bias: Array, g: Array) -> tuple[Array, Array]:
+    return g, jnp.sum(g, axis=tuple(range(g.ndim - bias.ndim)), dtype=jnp.float32).astype(bias.dtype)
+
+
+add_bias.defvjp(_add_bias_forward, _add_bias_backward)
+
+
+@jax.custom_vjp
 def dot_transposed(x: Array, w: Array) -> Array:
     """y = x wᵀ in float32: x [..., D], w [V, D] -> [..., V]; the output layer, whose logits stay in float32."""
     return product(x, w.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())))

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from research.core.types import Array
-from research.ops.dot import dot, dot_transposed
+from research.ops.dot import add_bias, dot, dot_transposed
 
 
 def _is_array(w: Any) -> bool:
@@ -46,7 +46,7 @@ def linear(
     if not _is_array(w):
         raise _refuse(linear, w)
     y = dot(x, w)
-    return y if bias is None else y + bias.astype(x.dtype)
+    return y if bias is None else add_bias(y, bias)
 
 
 @singledispatch

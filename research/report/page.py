@@ -67,9 +67,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, strong: Se
             raise ValueError(f"the table has {len(header)} columns {list(header)}, but row {index} has {list(row)}")
         emphasis = ' class="strong"' if index in strong else ""
         body.append(f"<tr{emphasis}>{''.join(map(_cell, row))}</tr>")
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
-    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
 
 
 def figure(drawing: str, caption: str) -> str:

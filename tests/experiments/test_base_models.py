@@ -34,9 +34,7 @@ def test_sizes(name, arg, low, high):
 
 
 def test_three_models_share_one_tokenizer():
-    keys = {
-        STAGES[0].key(importlib.import_module(f"configs.{name}").get_config().to_dict(), {}) for name in NAMES
-    }
+    keys = {STAGES[0].key(importlib.import_module(f"configs.{name}").get_config().to_dict(), {}) for name in NAMES}
     assert len(keys) == 1
 
 
