@@ -27,6 +27,7 @@ from research.decoding.request import Request, make_batch, make_inputs, make_req
 from research.decoding.result import REASONS, Generation
 from research.decoding.sample import Sampling, constrain, repeat_rows
 from research.decoding.text import TextStream
+from research.ops.largest import largest
 
 LOST = -1e9  # the score of a text that does not exist; finite, so that differences stay numbers
 
@@ -105,7 +106,7 @@ def _extend(beams: Beams, inputs: Inputs, search: Search, logits: Array, length:
     total = search.open.score[:, :, None] + allowed.reshape(rows, K, vocab)
     stops = 0 if inputs.knobs.stops is None else len(inputs.knobs.stops)
     size = min(K * max(2, 1 + stops), K * vocab)
-    score, index = jax.lax.top_k(total.reshape(rows, K * vocab), size)
+    score, index = largest(total.reshape(rows, K * vocab), size)
     beam, token = index // vocab, (index % vocab).astype(jnp.int32)
     texts = _pick(search.open, beam)
     row, column = jnp.arange(rows)[:, None], jnp.arange(size)[None]

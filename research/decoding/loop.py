@@ -16,6 +16,7 @@ from flax import struct
 
 from research.core.types import Array, Params
 from research.decoding.sample import Knobs, constrain, draw, logprob, warp
+from research.ops.largest import largest
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def take_token(plan: Plan, inputs: Inputs, state: State, logits: Array) -> State
     if plan.processed_logprobs:
         changes["processed_logprobs"] = put(state.processed_logprobs, state.count, logprob(processed, token))
     if plan.alternatives:
-        best, ids = jax.lax.top_k(logits, plan.alternatives)
+        best, ids = largest(logits, plan.alternatives)
         best = best - jax.nn.logsumexp(logits, axis=-1, keepdims=True)
         changes["alternatives"] = put(state.alternatives, state.count, ids.astype(jnp.int32))
         changes["alternative_logprobs"] = put(state.alternative_logprobs, state.count, best)

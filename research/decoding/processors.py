@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from research.core.types import Array
+from research.ops.largest import largest
 
 NEG = -jnp.inf
 
@@ -129,7 +130,7 @@ def top_h(logits: Array, share: Array | float, *, candidates: int = 100) -> Arra
     Only the `candidates` most probable tokens are looked at, and p is normalised over them.
     See *Top-H Decoding*, Baghaei Potraghloo et al., https://arxiv.org/abs/2509.02510
     """
-    best, _ = jax.lax.top_k(logits, min(candidates, logits.shape[-1]))
+    best, _ = largest(logits, min(candidates, logits.shape[-1]))
     logp = jax.nn.log_softmax(best)
     p = jnp.exp(logp)
     terms = jnp.where(p > 0, -p * logp, 0.0)

@@ -18,6 +18,7 @@ from flax import struct
 
 from research.core.types import Array
 from research.decoding import processors
+from research.ops.largest import largest
 
 Number = float | Sequence[float] | np.ndarray
 
@@ -207,7 +208,7 @@ def draw(processed: Array, knobs: Knobs, keys: Array, count: Array) -> tuple[Arr
             return jax.random.gumbel(jax.random.fold_in(row_key, step), processed.shape[-1:], jnp.float32)
 
         processed = processed + jnp.where(sampled[:, None], jax.vmap(noise)(keys, count), 0.0)
-    best, ids = jax.lax.top_k(processed, min(2, processed.shape[-1]))
+    best, ids = largest(processed, min(2, processed.shape[-1]))
     margin = best[:, 0] - best[:, 1] if best.shape[-1] > 1 else jnp.full(best.shape[:1], jnp.inf)
     return ids[:, 0].astype(jnp.int32), margin
 

@@ -27,6 +27,7 @@ from research.decoding.reader import Reader
 from research.decoding.request import make_batch, make_inputs, make_request
 from research.decoding.result import Generation, Piece
 from research.decoding.sample import Sampling, constrain, logprob, warp
+from research.ops.largest import largest
 
 _DRAFT, _JUDGE, _REPLACE = 1, 2, 3  # one stream of noise for each use
 
@@ -62,7 +63,7 @@ def _distribution(logits: Array, inputs: Inputs, history: Array, length: Array, 
     """Log-probabilities `[B, V]` of what `generate` would draw from (one-hot in greedy rows), and the top-2 margin."""
     knobs = inputs.knobs
     processed = warp(constrain(logits, knobs, history, length, count, inputs.source), knobs)
-    best, ids = jax.lax.top_k(processed, min(2, processed.shape[-1]))
+    best, ids = largest(processed, min(2, processed.shape[-1]))
     hot = jnp.where(jnp.arange(processed.shape[-1]) == ids[:, :1], 0.0, -jnp.inf)
     if knobs.temperature is None:
         return hot, best[:, 0] - best[:, -1]

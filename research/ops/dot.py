@@ -59,6 +59,19 @@ def _outer(a: Array, b: Array) -> Array:
     return product(swap_last(_rows(a)), _rows(b), (((1,), (0,)), ((), ())))
 
 
+def _on_rows(x: Array, w: Array, contracted: int) -> Array:
+    """x [..., I] times w, contracted over that axis of w, in float32.
+
+    A single row in low precision leaves the fast kernels of a CPU, two rows do not: it is computed twice.
+    """
+    w = w.astype(x.dtype)
+    lonely = x.size == x.shape[-1] and x.dtype != jnp.float32 and jax.default_backend() == "cpu"
+    if not lonely:
+        return product(x, w, (((x.ndim - 1,), (contracted,)), ((), ())))
+    twice = jnp.broadcast_to(x.reshape(1, -1), (2, x.shape[-1]))
+    return product(twice, w, (((1,), (contracted,)), ((), ())))[0].reshape(*x.shape[:-1], -1)
+
+
 @jax.custom_vjp
 def dot(x: Array, w: Array) -> Array:
     """y = x w in the type of x, accumulated in float32: x [..., I], w [I, O] -> [..., O].
@@ -66,7 +79,7 @@ def dot(x: Array, w: Array) -> Array:
     `w` may be stored in a wider type (float32 masters); it is rounded to the type of `x` for the product and its
     gradient comes back in its own type without a rounding in between.
     """
-    return product(x, w.astype(x.dtype), (((x.ndim - 1,), (0,)), ((), ()))).astype(x.dtype)
+    return _on_rows(x, w, 0).astype(x.dtype)
 
 
 def _dot_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -104,7 +117,7 @@ add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 @jax.custom_vjp
 def dot_transposed(x: Array, w: Array) -> Array:
     """y = x wᵀ in float32: x [..., D], w [V, D] -> [..., V]; the output layer, whose logits stay in float32."""
-    return product(x, w.astype(x.dtype), (((x.ndim - 1,), (1,)), ((), ())))
+    return _on_rows(x, w, 1)
 
 
 def _dot_transposed_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
