@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
 from research.core.mesh import make_mesh
-from research.ops.dot import batched_scores, batched_values, dot, dot_transposed
+from research.ops.dot import add_bias, batched_scores, batched_values, dot, dot_transposed
 
 PRODUCTS = {
     "dot": (dot, (3, 7, 16), (16, 12), "bti,io->bto"),
@@ -100,3 +100,21 @@ def test_sharded_products_equal_those_of_one_device(axes):
         given = jax.jit(fn)(put(x, "data"), put(w, None, "tensor"))
     for a, b in zip(given, expected, strict=True):
         np.testing.assert_allclose(np.asarray(a, np.float32), np.asarray(b, np.float32), rtol=0.02, atol=0.5)
+
+
+def test_the_gradient_of_a_bf16_bias_is_summed_in_float32():
+    g = jax.random.normal(jax.random.key(0), (3, 700, 5)).astype(jnp.bfloat16)
+    y, bias = jnp.zeros((3, 700, 5), jnp.bfloat16), jnp.zeros((5,), jnp.float32)
+    gradient = jax.jit(lambda b: jax.vjp(lambda b: add_bias(y, b), b)[1](g)[0])(bias)
+    assert gradient.dtype == jnp.float32
+    np.testing.assert_allclose(gradient, np.float64(g).sum((0, 1)), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(6,), (1, 6), (1, 1, 6)])
+def test_one_row_in_bf16_equals_the_row_among_others(shape):
+    x = jax.random.normal(jax.random.key(1), shape).astype(jnp.bfloat16)
+    w = jax.random.normal(jax.random.key(2), (6, 9)).astype(jnp.bfloat16)
+    expected = np.float32(x) @ np.float32(w)
+    for y in (jax.jit(dot)(x, w), jax.jit(dot_transposed)(x, w.T)):
+        assert y.shape == (*shape[:-1], 9)
+        np.testing.assert_allclose(np.float32(y), expected, rtol=1e-2, atol=1e-2)
