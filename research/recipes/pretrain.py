@@ -10,8 +10,6 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from research.core import tree
 from research.core.types import Array, Batch, Params
 from research.models import Model, ModelConfig
@@ -34,26 +32,6 @@ def language_model_loss(
         return sums.nll, {"weight": sums.weight, "metrics": {"accuracy": (sums.correct, sums.weight)}}
 
     return loss_fn
-
-
-def check_tokens(batch: Mapping[str, Any], config: ModelConfig) -> None:
-    """Refuses, on the host, ids outside the vocabulary and sequences longer than the model.
-
-    Raises:
-      ValueError: names the array, the id and where it stands, or the length and the limit.
-    """
-    for name in ("tokens", "inputs", "targets"):
-        if name not in batch:
-            continue
-        array = np.asarray(batch[name])
-        if array.shape[1] > config.max_length:
-            raise ValueError(f"batch[{name!r}] has length {array.shape[1]}; the model takes {config.max_length}")
-        if array.min(initial=0) < 0 or array.max(initial=0) >= config.vocab_size:
-            row, column = np.argwhere((array < 0) | (array >= config.vocab_size))[0]
-            raise ValueError(
-                f"batch[{name!r}][{row}, {column}] is token id {array[row, column]}; "
-                f"the model's vocabulary has ids 0..{config.vocab_size - 1}"
-            )
 
 
 def flops_per_token(config: ModelConfig, params: Params, batch: Mapping[str, Any]) -> float:

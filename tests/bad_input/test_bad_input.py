@@ -16,7 +16,6 @@ from research.data.files import read_jsonl, read_text
 from research.data.packing import Example, pack_row
 from research.decoding import Sampling, generate
 from research.models import build, preset
-from research.recipes.pretrain import check_tokens
 from research.training import log, optim, state
 from research.training.checkpoint import Checkpoints
 from research.training.step import check_batch as check_step
@@ -81,11 +80,14 @@ CASES = {
     ),
     "knob out of range": (lambda p: Sampling(top_p=1.5), r"top_p must lie in \(0, 1\], got 1.5"),
     "sequence longer than the model": (
-        lambda p: check_tokens(batch(tokens=np.ones((2, 9), np.int32)), TINY),
-        "length 9.* 8",
+        lambda p: check_batch(batch(tokens=np.ones((2, 9), np.int32)), TINY.vocab_size, TINY.max_length),
+        "tokens are 9 long, the model takes at most 8",
     ),
     "document longer than a row": (lambda p: pack_row([Example(np.ones(9), np.ones(9))], 8), "9 tokens.*8"),
-    "token id out of range": (lambda p: check_tokens(batch(tokens=np.full((2, 4), 50)), TINY), r"id 50.*0\.\.49"),
+    "token id out of range": (
+        lambda p: check_batch(batch(tokens=np.full((2, 4), 50)), TINY.vocab_size),
+        r"tokens holds ids 50\.\.50, the model's vocabulary has 50 \(first at \[0, 0\]",
+    ),
     "tokenizer larger than the model": (
         lambda p: check_batch(batch(tokens=np.full((2, 4), 99)), 50),
         "vocabulary has 50.*does the tokenizer belong",
