@@ -36,6 +36,7 @@ RULES: Rules = (
     (r".*mlp/down/kernel", ("tensor", "fsdp")),
     (r".*kernel", ("fsdp", None)),
     (r".*(scale|bias)", (None,)),
+    (r".*/prefix/(k|v)", (None, "tensor", None)),
 )
 """Layouts of the parameter tree of `research.models`; prepend rules for anything else."""
 
@@ -74,9 +75,10 @@ def specs(params: Any, rules: Rules, mesh: Mesh, *, heads: Heads = ()) -> dict[s
     Raises:
       ValueError: a weight that no rule covers or that an axis of the mesh does not divide; names path, shape, axis.
     """
-    out = {}
-    for path, leaf in tree.paths(params).items():
-        name, shape = tree.generic(path), tuple(leaf.shape)
+    out: dict[str, PartitionSpec] = {}
+    for keys, node in jax.tree_util.tree_leaves_with_path(params, is_leaf=_is_wrapper):
+        path = tree.path_of(keys)
+        name, shape = tree.generic(path), tuple(node.shape)
         spec = next((spec for pattern, spec in rules if re.fullmatch(pattern, name)), None)
         if spec is None:
             raise ValueError(f"no sharding rule covers {path!r} of shape {shape}; rules: {[p for p, _ in rules]}")
@@ -85,7 +87,22 @@ def specs(params: Any, rules: Rules, mesh: Mesh, *, heads: Heads = ()) -> dict[s
         full = (None,) * (len(shape) - len(spec)) + tuple(_present(entry, mesh) for entry in spec)
         count = next((n for pattern, n in heads if re.fullmatch(pattern, name)), None)
         _check(path, shape, full, mesh, count)
-        out[path] = PartitionSpec(*full)
+        out |= _inside(path, node, full)
+    return out
+
+
+def _is_wrapper(node: Any) -> bool:
+    return hasattr(node, "layouts")
+
+
+def _inside(path: str, node: Any, spec: Spec) -> dict[str, PartitionSpec]:
+    """path -> layout of a weight, or of the arrays of a wrapped one, which says how they follow its base."""
+    if not _is_wrapper(node):
+        return {path: PartitionSpec(*spec)}
+    own = node.layouts(spec)
+    out = _inside(f"{path}/base", node.base, spec)
+    for name in tree.paths(node.replace(base=None)):
+        out[f"{path}/{name}"] = PartitionSpec(*own.get(name, ()))
     return out
 
 

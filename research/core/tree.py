@@ -52,6 +52,13 @@ def _refuse_unmatched(pattern: str, candidates: Iterable[str]) -> None:
     raise ValueError(f"pattern {pattern!r} matches no weight{hint}; have {known}")
 
 
+def require_match(pattern: str, names: Iterable[str]) -> None:
+    """Raises a ValueError that names the nearest candidates where a pattern fully matches none of the names."""
+    known = list(names)
+    if not any(re.fullmatch(pattern, name) for name in known):
+        _refuse_unmatched(pattern, known)
+
+
 def select(tree: Any, patterns: str | Sequence[str]) -> Any:
     """A tree of booleans: true where any pattern fully matches the generic path.
 
@@ -61,8 +68,7 @@ def select(tree: Any, patterns: str | Sequence[str]) -> Any:
     wanted = [patterns] if isinstance(patterns, str) else list(patterns)
     names = [generic(path) for path in paths(tree)]
     for pattern in wanted:
-        if not any(re.fullmatch(pattern, name) for name in names):
-            _refuse_unmatched(pattern, names)
+        require_match(pattern, names)
     return map_with_path(lambda path, _: any(re.fullmatch(p, generic(path)) for p in wanted), tree)
 
 
@@ -77,8 +83,7 @@ def assign(tree: Any, rules: Sequence[tuple[str, Any]], default: Any = _REQUIRED
     """
     names = [generic(path) for path in paths(tree)]
     for pattern, _ in rules:
-        if not any(re.fullmatch(pattern, name) for name in names):
-            _refuse_unmatched(pattern, names)
+        require_match(pattern, names)
 
     def value(path: str, _: Any) -> Any:
         for pattern, chosen in rules:

@@ -47,7 +47,7 @@ class Mixture:
             if counts.sum() < _BLOCK:
                 counts[int(error.argmax())] += 1
             else:
-                counts[int(np.where(counts > 1, error, np.inf).argmin())] -= 1
+                counts[int(np.argmin(np.where(counts > 1, error, np.inf)))] -= 1
         self._ends = np.cumsum(counts)
         self.counts = dict(zip(self.names, counts.tolist(), strict=True))
 

@@ -51,7 +51,7 @@ class Generation:
         """Share of examined draft tokens that the target kept, over all rows; None without a draft."""
         if self.examined is None or self.accepted is None:
             return None
-        return float(self.accepted.sum() / max(1, self.examined.sum()))
+        return float(self.accepted.sum()) / max(1, int(self.examined.sum()))
 
     def __len__(self) -> int:
         return len(self.tokens)

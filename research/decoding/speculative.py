@@ -49,7 +49,8 @@ def expected_tokens(rate: float, gamma: int) -> float:
 
 
 def rewind(cache: Any, length: Array) -> Any:
-    """The cache with only its first `length [B]` slots filled (prompts are right-padded: slot = position)."""
+    """The cache with only its first `length [B]` tokens (prompts are right-padded: slot = position)."""
+    length = length + cache.prefix
     kept = jnp.arange(cache.positions.shape[1]) < length[:, None]
     return replace(
         cache,

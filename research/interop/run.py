@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from research import weights
 from research.core import tree
 from research.core.types import Params
 from research.models import ModelConfig, build, preset
@@ -50,7 +51,7 @@ def is_run(folder: Path) -> bool:
 
 
 def load_run(folder: str | os.PathLike[str], step: int | None = None) -> tuple[ModelConfig, Params, dict[str, Any]]:
-    """(config, params, meta) of a run's newest sound checkpoint, or of one step.
+    """(config, params, meta) of a run's newest sound checkpoint, or of one step; with its adapters, if it has any.
 
     Raises:
       ValueError: no sound checkpoint, no model config in it, or weights of another model.
@@ -62,8 +63,10 @@ def load_run(folder: str | os.PathLike[str], step: int | None = None) -> tuple[M
             f"the checkpoint in {folder} says nothing about its model; its config has {sorted(meta['config'])}"
         )
     config = config_from_dict(stored)
-    tree.check_same(build(config).abstract(), params, f"the checkpoint in {folder}")
-    return config, params, meta
+    shapes = weights.structure(build(config).abstract(), meta["config"].get("peft") or (), config=config)
+    tree.check_same(shapes, params, f"the checkpoint in {folder}")
+    leaves = tree.paths(params)
+    return config, tree.map_with_path(lambda path, _: leaves[path], shapes), meta
 
 
 def save_run(folder: str | os.PathLike[str], config: ModelConfig, params: Params) -> Path:

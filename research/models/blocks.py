@@ -4,7 +4,7 @@ B batch · T query length · S key length · D model width · N query heads · K
 """
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -111,6 +111,8 @@ class Attention(nn.Module):
                 q, new = rotate(q, rope), KV(rotate(new.k, rope), new.v)
             if kv is not None:
                 new = caches.write(kv, new.k, new.v, context.slots)
+            elif self.has_variable("params", "prefix"):  # a cache begins with it
+                new = caches.with_prefix(new, KV(**cast(dict, self.get_variable("params", "prefix"))))
         out, seen = attention(
             q,
             new.k.astype(q.dtype),

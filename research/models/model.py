@@ -30,7 +30,7 @@ from research.ops import cache as caches
 from research.ops import linear as rules
 from research.ops.attention import softcap
 from research.ops.cache import Cache
-from research.ops.masks import Mask
+from research.ops.masks import EVERYONE, Mask
 
 
 @struct.dataclass
@@ -85,33 +85,36 @@ class Transformer(nn.Module):
         x = rules.embed(self.embed.tokens(), ids).astype(self.policy.compute)
         return x if self.config.embed_scale == 1 else x * jnp.asarray(self.config.embed_scale, x.dtype)
 
-    def _side(self, batch: Batch, prefix: str) -> tuple[Array | None, Array]:
-        """Segments and positions of one side of the batch."""
+    def _side(self, batch: Batch, prefix: str, begin: int) -> tuple[Array | None, Array]:
+        """Segments and positions of one side of the batch, the first position being `begin`."""
         tokens = batch["inputs" if prefix else "tokens"]
         segments = batch.get(f"{prefix}segment_ids")
         positions = batch.get(f"{prefix}positions")
         if positions is None:
             plain = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
             positions = plain if segments is None else segment_positions(segments)
-        return segments, positions
+        return segments, positions + begin if begin else positions
 
     def _run(self, stack: Stack, batch: Batch, prefix: str, wanted: Wanted, **rest: Any) -> tuple[Array, Extras]:
         """One stack over one side of the batch, without a cache."""
-        segments, positions = self._side(batch, prefix)
-        given = segments is not None or batch.get(f"{prefix}positions") is not None or "horizon" in batch
+        before = stack.prefix_length
+        segments, positions = self._side(batch, prefix, before)
+        given = before or segments is not None or batch.get(f"{prefix}positions") is not None or "horizon" in batch
+        keys = _behind(positions, jnp.arange(before))
+        horizon = None if prefix else batch.get("horizon")
         # A mask without arrays tells `ops.attention` that nothing but causality is at work.
         mask = Mask(
             causal=stack.decoder,
             query_positions=positions if given else None,
-            key_positions=positions if given else None,
+            key_positions=keys if given else None,
             query_segments=segments,
-            key_segments=segments,
-            horizon=None if prefix else batch.get("horizon"),
-            ordered=True,
+            key_segments=None if segments is None else _behind(segments, jnp.full(before, EVERYONE)),
+            horizon=None if horizon is None else horizon + before,
+            ordered=before == 0,
         )
         x = self._tokens(batch["inputs" if prefix else "tokens"])
         x = stack.embed(x, positions, None if prefix else batch.get("token_types"))
-        x, _, extras = stack(x, stack.context(mask, positions, positions, **rest), None, wanted)
+        x, _, extras = stack(x, stack.context(mask, positions, keys, **rest), None, wanted)
         return x, extras
 
     def __call__(self, batch: Batch, cache: Cache | None, wanted: Wanted) -> Output:
@@ -135,9 +138,10 @@ class Transformer(nn.Module):
         segments = batch.get("segment_ids")
         segments = jnp.ones_like(tokens) if segments is None else segments
         positions = batch.get("positions")
-        positions = caches.next_positions(cache, segments) if positions is None else positions
+        positions = caches.next_positions(cache, segments) if positions is None else positions + cache.prefix
+        horizon = None if "horizon" not in batch else batch["horizon"] + cache.prefix
         moved = caches.advance(cache, positions, segments)
-        mask = Mask(True, positions, moved.positions, segments, moved.segments, batch.get("horizon"))
+        mask = Mask(True, positions, moved.positions, segments, moved.segments, horizon)
         cross = None
         if cache.cross is not None:
             cross = Mask(query_segments=segments, key_segments=cache.cross_segments)
@@ -161,6 +165,10 @@ class Transformer(nn.Module):
         encoded, _ = self._run(self.encoder, batch, "input_", Wanted())
         return self.decoder.cross_keys_values(encoded)
 
+    def prefixes(self) -> tuple[caches.KV, ...]:
+        """The trained prefix of every decoder layer."""
+        return self.decoder.prefixes()
+
     def everything(self, batch: Batch) -> Array:
         """Touches every weight, so that `init` creates them all."""
         out = self(batch, None, Wanted())
@@ -180,6 +188,13 @@ class _Embeddings(nn.Module):
     def setup(self) -> None:
         c = self.config
         self.tokens = Table(c.vocab_size, c.d_model, self.dtype, c.init_std or 1.0)
+
+
+def _behind(x: Array, first: Array) -> Array:
+    """x [B, T] behind the numbers `first` [P] in every row."""
+    if not first.shape[0]:
+        return x
+    return jnp.concatenate([jnp.broadcast_to(first.astype(x.dtype), (x.shape[0], len(first))), x], axis=1)
 
 
 def _complete(mask: Mask, tokens: Array, inputs: Array) -> Mask:
@@ -282,7 +297,10 @@ class Model:
         if c.kind == "encoder":
             raise ValueError("an encoder has no cache: it sees all tokens at once")
         rows = batch["inputs" if c.kind == "encoder_decoder" else "tokens"].shape[0]
-        cache = caches.empty(rows, length, c.n_layers, c.n_kv_heads, c.head_dim, self.policy.compute)
+        prefixes = self._call(params, method=Transformer.prefixes)
+        slots = length + (prefixes[0].k.shape[-3] if prefixes else 0)
+        cache = caches.empty(rows, slots, c.n_layers, c.n_kv_heads, c.head_dim, self.policy.compute)
+        cache = caches.begin(cache, prefixes) if prefixes else cache
         if c.kind == "decoder":
             return cache
         segments = batch.get("input_segment_ids")

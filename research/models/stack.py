@@ -45,6 +45,10 @@ class Extras(NamedTuple):
     cross_attentions: Array | None = None
 
 
+def _prefix_length(layer: Any) -> int:
+    return int(layer["attention"]["prefix"]["k"].shape[-3]) if "prefix" in layer["attention"] else 0
+
+
 class Stack(nn.Module):
     """Positions, embedding norm, L blocks and a final norm.
 
@@ -91,6 +95,21 @@ class Stack(nn.Module):
         """How many layers this stack has."""
         beside = self.config.kind == "encoder_decoder" and not self.decoder
         return self.config.n_encoder_layers if beside else self.config.n_layers
+
+    def prefixes(self) -> tuple[KV, ...]:
+        """Every layer's trained prefix; empty where there is none."""
+        if self.prefix_length == 0:
+            return ()
+        return tuple(KV(**layer["attention"]["prefix"]) for layer in self._each())
+
+    @property
+    def prefix_length(self) -> int:
+        """How many trained keys stand in front of every sequence; the tokens' positions begin behind them."""
+        layers = self.runs.values() if isinstance(self.runs, Mapping) else self.runs
+        found = {_prefix_length(layer) for layer in layers}
+        if len(found) > 1:
+            raise ValueError(f"the layers have prefixes of {sorted(found)} tokens: all of a stack have the same")
+        return found.pop()
 
     def _init_layers(self, key: Array) -> Params:
         c = self.config

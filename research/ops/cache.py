@@ -11,6 +11,7 @@ from flax import struct
 from jaxtyping import Float, Int
 
 from research.core.types import Array
+from research.ops.masks import EVERYONE
 
 
 @struct.dataclass
@@ -32,6 +33,7 @@ class Cache:
       next: [B], the slot that each row writes next.
       cross: one fixed `KV` per layer over the encoder's output; None without an encoder.
       cross_segments: [B, S'], segments of the encoder's output, 0 is padding.
+      prefix: how many slots in front hold a trained prefix (static); a token's position is its slot's.
     """
 
     layers: tuple[KV, ...]
@@ -40,6 +42,7 @@ class Cache:
     next: Array
     cross: tuple[KV, ...] | None = None
     cross_segments: Array | None = None
+    prefix: int = struct.field(pytree_node=False, default=0)
 
     @property
     def length(self) -> int:
@@ -52,6 +55,29 @@ def empty(batch: int, length: int, layers: int, kv_heads: int, head_dim: int, dt
     kv = tuple(KV(*(jnp.zeros((batch, length, kv_heads, head_dim), dtype) for _ in "kv")) for _ in range(layers))
     blank = jnp.zeros((batch, length), jnp.int32)
     return Cache(layers=kv, positions=blank - 1, segments=blank, next=jnp.zeros((batch,), jnp.int32))
+
+
+def begin(cache: Cache, prefixes: tuple[KV, ...]) -> Cache:
+    """An empty cache that holds a trained prefix, keys and values [P, K, H] of each layer, in its first slots."""
+    length = prefixes[0].k.shape[-3]
+    fill = lambda old, new: old.at[:, :length].set(new.astype(old.dtype))  # noqa: E731
+    layers = tuple(KV(fill(kv.k, p.k), fill(kv.v, p.v)) for kv, p in zip(cache.layers, prefixes, strict=True))
+    return replace(
+        cache,
+        layers=layers,
+        positions=fill(cache.positions, jnp.arange(length)),
+        segments=fill(cache.segments, jnp.array(EVERYONE)),
+        next=cache.next + length,
+        prefix=length,
+    )
+
+
+def with_prefix(kv: KV, prefix: KV) -> KV:
+    """Keys and values [B, S, K, H] behind a trained prefix [P, K, H] that all rows share."""
+    join = lambda new, old: jnp.concatenate(  # noqa: E731
+        [jnp.broadcast_to(old.astype(new.dtype), (new.shape[0], *old.shape)), new], axis=1
+    )
+    return KV(join(kv.k, prefix.k), join(kv.v, prefix.v))
 
 
 def _put(old: Array, new: Array, slots: Array) -> Array:

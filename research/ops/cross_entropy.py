@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from research.core.types import Array
 from research.ops.attention import softcap
@@ -70,36 +72,59 @@ def _walk(weight: Any, bias: Array | None, hidden: Array, y: Array, m: Array, ca
     return lax.scan(body, (zero, zero), tuple(_chunks(a, size) for a in (hidden, y, m)))[0]
 
 
-def _walk_forward(weight: Any, bias: Array | None, hidden: Array, y: Array, m: Array, cap: float | None, size: int):
+def _walk_forward(weight: Any, bias: Any, hidden: Any, y: Any, m: Any, cap: float | None, size: int):
+    # A frozen table, or the frozen arrays of a wrapped one, gets no gradient: that is a third of the work here.
+    given, structure = jax.tree.flatten((weight, bias), is_leaf=_is_primal)
+    learns = [leaf.perturbed for leaf in given]
+    values = [leaf.value for leaf in given]
+    hidden, y, m = (leaf.value for leaf in (hidden, y, m))
+
+    def logits_of(trained: list[Array], h: Array) -> Array:
+        parts = iter(trained)
+        leaves = [next(parts) if on else value for on, value in zip(learns, values, strict=True)]
+        weight, bias = jax.tree.unflatten(structure, leaves)
+        return _logits(weight, bias, h, cap)
+
     def body(carry, chunk):
         h, targets, mask = chunk
-        logits, pull = jax.vjp(lambda w, b, x: _logits(w, b, x, cap), weight, bias, h)
+        logits, pull = jax.vjp(logits_of, trained, h)
         nll, correct, gradient = _chunk_sums(logits, targets, mask)
-        dw, db, dh = pull(gradient)
-        total, right, weight_sum, bias_sum = carry
-        carry = (
-            total + nll,
-            right + correct,
-            jax.tree.map(jnp.add, weight_sum, dw),
-            jax.tree.map(jnp.add, bias_sum, db),
-        )
-        return carry, dh
+        dw, dh = pull(gradient)
+        total, right, sums = carry
+        return (total + nll, right + correct, jax.tree.map(jnp.add, sums, dw)), dh
 
+    trained = [value for on, value in zip(learns, values, strict=True) if on]
     zero = jnp.zeros((), jnp.float32)
-    start = (zero, zero, jax.tree.map(jnp.zeros_like, weight), jax.tree.map(jnp.zeros_like, bias))
-    (nll, correct, dw, db), dh = lax.scan(body, start, tuple(_chunks(a, size) for a in (hidden, y, m)))
+    start = (zero, zero, jax.tree.map(jnp.zeros_like, trained))
+    (nll, correct, dw), dh = lax.scan(body, start, tuple(_chunks(a, size) for a in (hidden, y, m)))
     B, T, D = hidden.shape
     dh = jnp.moveaxis(dh, 0, 1).reshape(B, -1, D)[:, :T]
-    return (nll, correct), (dw, db, dh)
+    return (nll, correct), (dw, dh, _Frozen(structure, tuple(learns)))
 
 
-def _walk_backward(cap: float | None, size: int, saved: Any, cotangent: tuple[Array, Array]) -> tuple:
+def _is_primal(node: Any) -> bool:
+    return hasattr(node, "perturbed")
+
+
+@struct.dataclass
+class _Frozen:
+    """How weight and bias are put together, and which of their arrays learn; static."""
+
+    structure: Any = struct.field(pytree_node=False)
+    learns: tuple[bool, ...] = struct.field(pytree_node=False)
+
+
+def _walk_backward(cap: float | None, size: int, saved: Any, cotangent: Any) -> tuple:
     del cap, size
-    dw, db, dh = jax.tree.map(lambda g: (g * cotangent[0]).astype(g.dtype), saved)
-    return dw, db, dh, None, None
+    dw, dh, frozen = saved
+    factor = jnp.zeros((), jnp.float32) if isinstance(cotangent[0], SymbolicZero) else cotangent[0]
+    scaled = iter([(g * factor).astype(g.dtype) for g in dw])
+    leaves = [next(scaled) if on else None for on in frozen.learns]
+    weight, bias = jax.tree.unflatten(frozen.structure, leaves)
+    return weight, bias, (dh * factor).astype(dh.dtype), None, None
 
 
-_walk.defvjp(_walk_forward, _walk_backward)
+_walk.defvjp(_walk_forward, _walk_backward, symbolic_zeros=True)
 
 
 def cross_entropy(

@@ -16,6 +16,8 @@ from research.core.types import Array
 
 # Finite, so that a query that sees nothing (padding) gives a mean of values and no NaN, in bf16 too.
 MASKED = -0.7 * float(jnp.finfo(jnp.float32).max)
+# The segment of keys that every query sees, whatever its own: a trained prefix.
+EVERYONE = -1
 
 
 @struct.dataclass
@@ -29,7 +31,7 @@ class Mask:
       query_positions: [B, T]; None: 0 .. T-1.
       key_positions: [B, S], -1 marks an empty slot; None: 0 .. S-1.
       query_segments: [B, T], 0 is padding; None with `key_segments`: one segment.
-      key_segments: [B, S].
+      key_segments: [B, S]; `EVERYONE` marks keys that belong to all segments.
       horizon: [B, T], the last position that each query may see; None: its own position if causal, else no bound.
     """
 
@@ -65,5 +67,6 @@ def visible(
     if window is not None:
         seen = seen & (q - k < window)
     if mask.query_segments is not None and mask.key_segments is not None:
-        seen = seen & (mask.query_segments[:, :, None] == mask.key_segments[:, None, :])
+        theirs = mask.key_segments[:, None, :]
+        seen = seen & ((mask.query_segments[:, :, None] == theirs) | (theirs == EVERYONE))
     return jnp.broadcast_to(seen, (seen.shape[0], query_length, key_length))
