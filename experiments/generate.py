@@ -12,6 +12,7 @@ where the model found them unlikely and green where it was sure.
 """
 
 import argparse
+import contextlib
 import math
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ from research.interop import load_pretrained
 from research.interop.llama2c import load_llama2c
 from research.interop.run import is_run, load_run
 from research.models import build
+from research.weights import merge
 
 KNOBS = {
     "temperature": "0 is greedy",
@@ -122,6 +124,8 @@ def load(path: str, tokenizer: str | None, precision: str) -> Loaded:
         beside = folder.with_name("tokenizer.bin")
     elif folder.is_dir() and is_run(folder):
         config, params, _ = load_run(folder)
+        with contextlib.suppress(ValueError):  # Houlsby adapters stay where they are
+            params = merge(params)
         beside = folder
     else:
         config, params, extras = load_pretrained(path)

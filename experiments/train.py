@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax
 
 from experiments import command
-from research.core import compilation
+from research import weights
+from research.core import compilation, tree
 from research.data import check_batch, render
 from research.interop.run import config_to_dict
 from research.recipes.assemble import assemble, complete
@@ -26,6 +27,7 @@ from research.recipes.pretrain import flops_per_token
 from research.training import log
 from research.training.checkpoint import Checkpoints
 from research.training.fit import Result, fit
+from research.weights.prompts import virtual_ids
 
 
 def run(config: dict, workdir: Path, console: Console) -> Result:
@@ -36,7 +38,10 @@ def run(config: dict, workdir: Path, console: Console) -> Result:
     parts = assemble(config, workdir)
     described = parts.model.config
     stored = json.loads(json.dumps(config)) | {"model": config_to_dict(described)}
+    if config["peft"]:
+        stored["peft"] = weights.describe(config["peft"])
     (workdir / "config.json").write_text(json.dumps(stored, indent=1, default=str) + "\n")
+    virtual = virtual_ids(tree.merge(parts.state.params, parts.frozen)) if parts.frozen is not None else []
     flops = flops_per_token(described, parts.model.abstract(), parts.source.example_batch())
     where = "one device" if parts.mesh is None else f"mesh {dict(parts.mesh.shape)}"
     console.print(
@@ -64,7 +69,7 @@ def run(config: dict, workdir: Path, console: Console) -> Result:
             log_every=config["log_every"],
             patience=config["patience"],
             flops_per_token=flops,
-            check=lambda batch: check_batch(batch, described.vocab_size, described.max_length),
+            check=lambda batch: check_batch(batch, described.vocab_size + len(virtual), described.max_length),
             show=lambda batch: console.print(render(batch, parts.tokenizer, rows=1), soft_wrap=True),
             table=True,
             title=described.family,

@@ -1,6 +1,7 @@
 """From a plain `data` section of a config to rows and batches: one place where kinds and objectives have names."""
 
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 from . import python_docs
@@ -13,6 +14,7 @@ from .sources import Batches, Rows, Stream
 from .spans import random_spans_helper, tokenizer_sentinels
 from .templates import encode_examples
 from .tfds_source import TfdsExamples
+from .virtual import prepend, with_virtual
 
 KINDS = ("corpus", "text", "examples", "tfds", "python_docs", "python_sources")
 OBJECTIVES = ("causal", "prefix", "mlm", "span", "denoise", "tune", "tune_prefix")
@@ -25,6 +27,7 @@ class DataConfig:
     Kinds: `corpus` (a folder of tools/prepare_corpus.py), `text` (files or folders), `examples` (JSONL or JSON),
     `tfds` (a name or prepared folder), `python_docs`, `python_sources`. Objectives: `causal`, `prefix`, `mlm`, `span`,
     `denoise` on text; `tune`, `tune_prefix` on examples. `targets_length` is the decoder's side of `denoise`.
+    `virtual`: ids of a soft prompt in front of every text (`recipes.assemble` fills them in).
     """
 
     kind: str = "python_docs"
@@ -44,6 +47,7 @@ class DataConfig:
     mask_rate: float = 0.15
     mean_span: float = 3.0
     whole_word: bool = False
+    virtual: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, config) -> "DataConfig":
@@ -66,14 +70,29 @@ def build_rows(config, tokenizer, split: str | None = None) -> Rows:
     pad_id = tokenizer.pad_id or 0
     if data.objective.startswith("tune"):
         examples = encode_examples(
-            _examples(data, split), tokenizer, max_length=data.length, long=data.long, boundary=data.boundary
+            _examples(data, split),
+            tokenizer,
+            max_length=data.length - len(data.virtual),
+            long=data.long,
+            boundary=data.boundary,
         )
+        examples = [with_virtual(example, data.virtual) for example in examples] if data.virtual else examples
         rows: Rows = (PackedRows if data.pack else PaddedRows)(examples, data.length, pad_id=pad_id)
         return MappedRows(rows, prompt_as_prefix) if data.objective == "tune_prefix" else rows
+    rows = _text_rows(data, tokenizer, split, pad_id)
+    return MappedRows(rows, partial(_prompted, ids=data.virtual)) if data.virtual else rows
+
+
+def _prompted(row, rng, *, ids):
+    del rng
+    return {name: array[0] for name, array in prepend({name: array[None] for name, array in row.items()}, ids).items()}
+
+
+def _text_rows(data: DataConfig, tokenizer, split: str, pad_id: int) -> Rows:
     corpus = _corpus(data, tokenizer, split)
     if data.objective in ("span", "denoise"):
         return _pair_rows(data, corpus, tokenizer, pad_id)
-    rows = WindowRows(corpus, data.length, pad_id=pad_id)
+    rows: Rows = WindowRows(corpus, data.length, pad_id=pad_id)
     if data.objective == "mlm":
         return MappedRows(rows, MaskedLM(tokenizer, rate=data.mask_rate, whole_word=data.whole_word))
     return MappedRows(rows, prefix_lm) if data.objective == "prefix" else rows

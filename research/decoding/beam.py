@@ -208,7 +208,7 @@ def beam_search(
     sampling = sampling or Sampling()
     if np.any(np.asarray(sampling.temperature) > 0):
         raise ValueError(f"beam search is deterministic: expected temperature 0, got {sampling.temperature}")
-    request = make_request(model, prompts, max_new_tokens, min_new_tokens, decoder_prompts)
+    request = make_request(model, params, prompts, max_new_tokens, min_new_tokens, decoder_prompts)
     if np.any(request.budget == 0):
         raise ValueError("beam search needs max_new_tokens of at least 1 in every row")
     batch = make_batch(request)

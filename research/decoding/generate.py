@@ -77,7 +77,7 @@ def generate(
     Raises:
       ValueError: an empty prompt, an id outside the vocabulary, a prompt or a length beyond the model.
     """
-    request = make_request(model, prompts, max_new_tokens, min_new_tokens, decoder_prompts)
+    request = make_request(model, params, prompts, max_new_tokens, min_new_tokens, decoder_prompts)
     reader = Reader(request, tokenizer, stop_strings, on_piece)
     room = layout.bucket(max(1, int(request.budget.max())))
     batch = make_batch(request)

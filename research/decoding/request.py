@@ -11,10 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from research.core.types import Array
+from research.core.types import Array, Params
 from research.decoding import prompts as layout
 from research.decoding.loop import Inputs
 from research.decoding.sample import Sampling, make_knobs, row_keys
+from research.weights.prefix import prefix_length
+from research.weights.prompts import virtual_ids
 
 
 @dataclass
@@ -34,13 +36,20 @@ class Request:
 
 def make_request(
     model: Any,
+    params: Params,
     prompts: layout.Rows | Mapping[str, Any],
     max_new_tokens: int | Sequence[int],
     min_new_tokens: int | Sequence[int],
     decoder_prompts: layout.Rows | None,
 ) -> Request:
-    """Checks prompts and limits; raises ValueError with one sentence before anything is computed."""
+    """Checks prompts and limits; raises ValueError with one sentence before anything is computed.
+
+    Weights with a soft prompt have its virtual ids put in front of every prompt; a trained prefix takes its room.
+    """
     config, limit = model.config, layout.context(model)
+    virtual = virtual_ids(params)
+    words = config.vocab_size + len(virtual)
+    limit = None if limit is None else limit - prefix_length(params)
     if config.kind == "encoder":
         raise ValueError("an encoder alone produces no text: expected a decoder or an encoder-decoder model")
     if config.head != "lm":
@@ -49,7 +58,8 @@ def make_request(
     if layout.has_encoder(model):
         batch = isinstance(prompts, Mapping)
         sources = layout.as_rows(prompts, "inputs", "input_segment_ids") if batch else layout.as_rows(prompts)
-        layout.check_rows(sources, config.vocab_size, limit)
+        sources = [[*virtual, *row] if row else row for row in sources]
+        layout.check_rows(sources, words, limit)
         if decoder_prompts is None and config.decoder_start_id < 0:
             raise ValueError("config.decoder_start_id is not set: give decoder_prompts")
         rows = layout.as_rows(decoder_prompts or [[config.decoder_start_id]] * len(sources))
@@ -59,8 +69,8 @@ def make_request(
     elif decoder_prompts is not None:
         raise ValueError("decoder_prompts are for encoder-decoder models; this one has a decoder only")
     else:
-        rows = layout.as_rows(prompts)
-        layout.check_rows(rows, config.vocab_size, limit)
+        rows = [[*virtual, *row] if row else row for row in layout.as_rows(prompts)]
+        layout.check_rows(rows, words, limit)
     budget = layout.per_row(max_new_tokens, len(rows), "max_new_tokens")
     least = layout.per_row(min_new_tokens, len(rows), "min_new_tokens")
     if np.any(least > budget):

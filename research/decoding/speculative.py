@@ -264,7 +264,7 @@ def speculate(
         ours, theirs = getattr(model.config, name), getattr(draft_model.config, name)
         if ours != theirs:
             raise ValueError(f"the draft model's {name} is {theirs}, expected the model's {ours}")
-    request = make_request(model, prompts, max_new_tokens, min_new_tokens, decoder_prompts)
+    request = make_request(model, params, prompts, max_new_tokens, min_new_tokens, decoder_prompts)
     shorter = layout.context(draft_model)
     if shorter is not None:
         layout.check_rows(request.rows, draft_model.config.vocab_size, shorter)

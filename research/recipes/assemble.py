@@ -5,7 +5,7 @@ The config's sections: `model` (a preset and changes, `policy`, `unroll`, `remat
 """
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from research import weights
 from research.core import mesh as meshes
 from research.core import tree
 from research.data import build, load_tokenizer, one_pass
@@ -26,6 +27,7 @@ from research.training import optim, state
 from research.training.evaluate import Evaluate, make_evaluate
 from research.training.optim import Optimizer
 from research.training.step import LossFn, Step, make_step
+from research.weights.prompts import virtual_ids
 
 DEFAULTS: dict[str, Any] = {
     "steps": 1000,
@@ -34,6 +36,7 @@ DEFAULTS: dict[str, Any] = {
     "chunk": 128,  # positions whose logits exist at a time
     "init_from": "",  # a Hugging Face folder or hub id, or a run's checkpoints: weights to begin with
     "trainable": (),  # patterns of the weights that learn; none: all
+    "peft": (),  # a method of `research.weights` or several, such as {"method": "lora", "rank": 8}; none: all learns
     "evaluate_every": 0,
     "evaluate_batches": 8,
     "patience": 0,  # evaluations without a better one before the run stops; 0: never
@@ -176,16 +179,26 @@ def assemble(config: Mapping[str, Any], folder: Path) -> Assembled:
     tokenizer = make_tokenizer(config, folder)
     model, params = make_model(config, tokenizer)
     mesh = meshes.make_mesh(config["mesh"]) if config["mesh"] else None
+    key = jax.random.key(config["seed"])
+    begin_with = params if params is not None else lambda: model.init(jax.random.fold_in(key, 0))
     shapes = model.abstract() if params is None else params
     trainable = tree.select(shapes, list(config["trainable"])) if config["trainable"] else None
+    rules = dict(config["optimizer"].items())
+    if config["peft"]:
+        if trainable is not None:
+            raise ValueError("give either `trainable` or `peft`: {'method': 'select', 'target': ...} is a peft method")
+        begin_with = adapted(config["peft"], begin_with, model, tokenizer, jax.random.fold_in(key, 2))
+        shapes = jax.eval_shape(begin_with)
+        trainable = weights.trainable(shapes, config["peft"])
+        rules["rate_groups"] = (*weights.rate_groups(config["peft"]), *rules.get("rate_groups", ()))
+        config = prompted(config, virtual_ids(shapes), model.config)
     learning = shapes if trainable is None else tree.split(shapes, trainable)[0]
-    optimizer = optim.make(config["optimizer"], learning, steps=config["steps"])
+    optimizer = optim.make(rules, learning, steps=config["steps"])
     shard = (jax.process_index(), jax.process_count())
     source = build.build_source(config["data"], tokenizer, shard=shard)
     loss_fn = language_model_loss(model, chunk=config["chunk"])
-    key = jax.random.key(config["seed"])
     begin, frozen = state.create(
-        params if params is not None else lambda: model.init(jax.random.fold_in(key, 0)),
+        begin_with,
         optimizer,
         rng=jax.random.fold_in(key, 1),
         trainable=trainable,
@@ -204,6 +217,42 @@ def assemble(config: Mapping[str, Any], folder: Path) -> Assembled:
         frozen=frozen,
         mesh=mesh,
     )
+
+
+def adapted(recipe: weights.Recipe, base: Any, model: Model, tokenizer: Any, key: Any) -> Callable[[], Any]:
+    """A function that makes the adapted weights from the base, given as a tree or as a function that makes one."""
+
+    def make() -> Any:
+        params = base() if callable(base) else base
+        return weights.attach(params, recipe, key, config=model.config, tokenizer=tokenizer)
+
+    return make
+
+
+def prompted(config: Mapping[str, Any], ids: list[int], described: ModelConfig) -> dict[str, Any]:
+    """The config whose data put the ids of a soft prompt in front of every text.
+
+    Raises:
+      ValueError: rows that no longer fit the model with the prompt in front of them.
+    """
+    if not ids:
+        return dict(config)
+
+    def section(given: Mapping[str, Any]) -> dict[str, Any]:
+        one = build.DataConfig.of(given)
+        grown = one.length + (0 if one.objective.startswith("tune") else len(ids))
+        if grown > described.max_length:
+            raise ValueError(
+                f"data.length {one.length} and {len(ids)} virtual tokens do not fit the model's max_length "
+                f"{described.max_length}"
+            )
+        return dict(given.items()) | {"virtual": tuple(ids)}
+
+    data = dict(config["data"].items())
+    if "mix" in data:
+        data["mix"] = {name: section(one) for name, one in data["mix"].items()}
+        return dict(config) | {"data": data}
+    return dict(config) | {"data": section(data)}
 
 
 def held_out(config: Mapping[str, Any], tokenizer: Any) -> list[Any]:

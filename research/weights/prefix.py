@@ -61,6 +61,11 @@ def _grown(node: Any, places: set[str], make: Any, key: Array, path: str = "") -
     return out
 
 
+def prefix_length(params: Params) -> int:
+    """How many trained keys stand in front of every sequence; 0 without a prefix."""
+    return next((int(leaf.shape[-3]) for path, leaf in tree.paths(params).items() if path.endswith("/prefix/k")), 0)
+
+
 def removed(params: Params) -> Params:
     """The tree without its prefixes."""
     if not isinstance(params, Mapping):

@@ -1,7 +1,7 @@
 """Soft prompts: P trained vectors that stand in front of the text as if they were words.
 
 The embedding table becomes a `SoftPrompt`, which also answers for the virtual ids V .. V+P-1. Those ids are put into
-the batch like any others (`prepend`), so masks, positions and the cache need to know nothing.
+the batch like any others (`research.data.virtual`), so masks, positions and the cache need to know nothing.
 
 See *The Power of Scale for Parameter-Efficient Prompt Tuning*, https://arxiv.org/abs/2104.08691, and *GPT
 Understands, Too* (P-tuning), https://arxiv.org/abs/2103.10385.
@@ -9,7 +9,6 @@ Understands, Too* (P-tuning), https://arxiv.org/abs/2103.10385.
 B batch · T length · P virtual tokens · D model width · V vocabulary
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any, ClassVar
@@ -168,42 +167,6 @@ def virtual_ids(params: Params) -> list[int]:
         return []
     words, length = found[0].shape[0], found[0].prompt.shape[0]
     return list(range(words, words + length))
-
-
-def prepend(batch: Mapping[str, Any], ids: Sequence[int], *, behind: int = 0) -> dict[str, np.ndarray]:
-    """The batch, on the host, with virtual ids in front of every row's text; an encoder's inputs where there are any.
-
-    behind: how many tokens of the text stay in front of the prompt (1 keeps a leading [CLS] first).
-
-    Rows may be padded on either side. Their positions are counted anew; new places are not supervised.
-
-    Raises:
-      ValueError: a row holds several packed segments, or a `horizon` (then put the ids into the examples instead).
-    """
-    side = "inputs" if "inputs" in batch else "tokens"
-    prefix = "input_" if side == "inputs" else ""
-    tokens = np.asarray(batch[side])
-    segments = np.asarray(batch.get(f"{prefix}segment_ids", np.ones_like(tokens)))
-    if segments.max(initial=0) > 1 or (side == "tokens" and "horizon" in batch):
-        raise ValueError("a soft prompt goes in front of one text per row; this batch holds packed segments")
-    P = len(ids)
-    # A left-padded row has its prompt behind the padding.
-    place = np.where((segments > 0).any(1), (segments > 0).argmax(1), 0) + behind
-    index = np.arange(tokens.shape[1] + P)[None]
-    virtual = (index >= place[:, None]) & (index < place[:, None] + P)
-    source = np.clip(index - np.where(index >= place[:, None] + P, P, 0), 0, tokens.shape[1] - 1)
-    spread = lambda x, fill: np.where(virtual, fill, np.take_along_axis(np.asarray(x), source, axis=1))  # noqa: E731
-    out = {name: np.asarray(array) for name, array in batch.items()}
-    out[side] = spread(tokens, np.asarray(ids)[np.clip(index - place[:, None], 0, P - 1)]).astype(tokens.dtype)
-    real = spread(segments, 1)
-    out[f"{prefix}segment_ids"] = real
-    if f"{prefix}positions" in batch:
-        out[f"{prefix}positions"] = np.maximum(np.cumsum(real > 0, axis=1) - 1, 0).astype(np.int32)
-    beside = ("targets", "loss_mask", "token_types") if side == "tokens" else ()
-    for name in beside:
-        if name in batch and np.ndim(batch[name]) == 2:
-            out[name] = spread(batch[name], 0).astype(np.asarray(batch[name]).dtype)
-    return out
 
 
 def nearest(params: Params, count: int = 5, *, metric: str = "cosine") -> tuple[np.ndarray, np.ndarray]:

@@ -9,13 +9,14 @@ import pytest
 
 from research import weights
 from research.core import tree
+from research.data.virtual import prepend
 from research.interop.run import config_to_dict, load_run
 from research.recipes.pretrain import language_model_loss
 from research.training import optim
 from research.training.checkpoint import Checkpoints
 from research.training.state import create
 from research.training.step import make_step
-from research.weights.prompts import prepend, virtual_ids
+from research.weights.prompts import virtual_ids
 from tests.models.conftest import tiny
 from tests.models.test_model import batch_for
 from tests.parity.zoo import quick_jit

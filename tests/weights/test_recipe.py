@@ -23,7 +23,9 @@ KEY = jax.random.key(0)
 def shaken(params, seed):
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(seed), len(leaves))
-    return jax.tree.unflatten(structure, [w + 0.2 * jax.random.normal(k, w.shape) for w, k in zip(leaves, keys, strict=True)])
+    return jax.tree.unflatten(
+        structure, [w + 0.2 * jax.random.normal(k, w.shape) for w, k in zip(leaves, keys, strict=True)]
+    )
 
 
 def lora(params, seed, **options):

@@ -10,7 +10,7 @@ from research.weights.adapters import Bottleneck, Scaled
 from research.weights.lora import DoRA, LoRA, Routed
 from research.weights.prompts import SoftPrompt, nearest
 
-I, O, R, B, T = 7, 5, 3, 2, 4  # noqa: E741
+I, O, R, B, T = 7, 5, 3, 2, 4
 
 
 def numbers(seed, *shape):

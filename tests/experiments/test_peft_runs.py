@@ -1,0 +1,92 @@
+"""PEFT from a line of config: train, stop, go on, load, generate."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments import train
+from research.core import tree
+from research.decoding import generate
+from research.interop.run import load_run, save_run
+from research.models import build
+from research.recipes.assemble import assemble, complete
+from research.training.checkpoint import load_params
+from tests.models.conftest import tiny_config
+
+RECIPES = {
+    "lora": [{"method": "lora", "rank": 2, "rate_ratio": 4.0}],
+    "prompt": [{"method": "prompt", "length": 3, "init": "text", "text": "a story"}],
+    "prefix": [{"method": "prefix", "length": 2}],
+    "last_layers": [{"method": "last_layers"}],
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A small decoder over bytes and a few examples."""
+    folder = tmp_path_factory.mktemp("base")
+    model = build(tiny_config("llama", vocab_size=264, max_length=64))
+    save_run(folder / "run", model.config, jax.jit(model.init)(jax.random.key(0)))
+    lines = [{"prompt": f"count {i}", "completion": f" {i + 1}"} for i in range(30)]
+    (folder / "examples.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return folder
+
+
+def config_of(base, recipe, **changes):
+    data = {"kind": "examples", "path": str(base / "examples.jsonl"), "objective": "tune", "length": 48}
+    return complete(
+        {
+            "steps": 3,
+            "init_from": str(base / "run"),
+            "peft": recipe,
+            "tokenizer": {"path": "bytes"},
+            "data": data | {"batch_size": 2, "heldout": 0.2},
+            "optimizer": {"learning_rate": 0.05, "schedule": "constant"},
+            "evaluate_batches": 1,
+        }
+        | changes
+    )
+
+
+@pytest.mark.parametrize("method", sorted(RECIPES))
+def test_a_run_trains_saves_and_speaks(base, tmp_path, method):
+    quiet = Console(quiet=True)
+    result = train.run(config_of(base, RECIPES[method]), tmp_path / "a", quiet)
+    whole = tree.merge(result.state.params, result.frozen)
+    config, params, meta = load_run(tmp_path / "a" / "checkpoints")
+    assert meta["config"]["peft"][0]["method"] == method
+    for path, leaf in tree.paths(whole).items():
+        np.testing.assert_array_equal(leaf, tree.paths(params)[path], err_msg=path)
+    before, _ = load_params(base / "run")
+    if method == "lora":
+        assert all("kernel/" in path for path in tree.paths(result.state.params))
+        np.testing.assert_array_equal(params["embed"]["tokens"]["embedding"], before["embed"]["tokens"]["embedding"])
+    text = generate(build(config), params, [[5, 6, 7]], max_new_tokens=4)
+    assert len(text.ids(0)) == 4
+    # Stopped after one step and started again, it ends with the same numbers.
+    train.run(config_of(base, RECIPES[method], steps=3, save_every=1), tmp_path / "b", quiet)
+    again = load_run(tmp_path / "b" / "checkpoints")[1]
+    for path, leaf in tree.paths(again).items():
+        np.testing.assert_array_equal(leaf, tree.paths(params)[path], err_msg=path)
+
+
+def test_the_virtual_ids_stand_in_front_of_every_packed_example(base, tmp_path):
+    parts = assemble(config_of(base, RECIPES["prompt"]), tmp_path)
+    batch = parts.source.batch(0)
+    for row in range(2):
+        segments, tokens = batch["segment_ids"][row], batch["tokens"][row]
+        for segment in range(1, segments.max() + 1):
+            assert tokens[segments == segment][:3].tolist() == [264, 265, 266]
+        assert not batch["loss_mask"][row][:2].any()
+    assert parts.state.params["embed"]["tokens"]["embedding"].prompt.shape == (3, 32)
+
+
+def test_what_cannot_be_is_refused(base, tmp_path):
+    with pytest.raises(ValueError, match="give either `trainable` or `peft`"):
+        assemble(config_of(base, RECIPES["lora"], trainable=(".*norm.*",)), tmp_path)
+    packed = {"kind": "python_docs", "objective": "causal", "length": 62}
+    with pytest.raises(ValueError, match="data.length 62 and 3 virtual tokens do not fit the model's max_length 64"):
+        assemble(config_of(base, RECIPES["prompt"], data=packed), tmp_path)
