@@ -88,5 +88,5 @@ def test_what_cannot_be_is_refused(base, tmp_path):
     with pytest.raises(ValueError, match="give either `trainable` or `peft`"):
         assemble(config_of(base, RECIPES["lora"], trainable=(".*norm.*",)), tmp_path)
     packed = {"kind": "python_docs", "objective": "causal", "length": 62}
-    with pytest.raises(ValueError, match="data.length 62 and 3 virtual tokens do not fit the model's max_length 64"):
+    with pytest.raises(ValueError, match=r"data.length 62 and 3 virtual tokens do not fit the model's max_length 64"):
         assemble(config_of(base, RECIPES["prompt"], data=packed), tmp_path)
