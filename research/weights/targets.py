@@ -12,10 +12,7 @@ from research.core import tree
 from research.core.types import Array, Params
 from research.weights.wrapper import is_wrapper
 
-# Kernels of attention and of the feed-forward layer, in every family.
-ATTENTION = r".*/(attention|cross)/(q|k|v|o)/kernel"
 QUERY_VALUE = r".*/(attention|cross)/(q|v)/kernel"
-LINEAR = r".*/(attention|cross|mlp)/\w+/kernel"
 _IN_LAYER = re.compile(rf"(^|/){tree.LAYERS}/(\d+)/")
 
 
