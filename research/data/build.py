@@ -20,6 +20,9 @@ KINDS = ("corpus", "text", "examples", "tfds", "python_docs", "python_sources")
 OBJECTIVES = ("causal", "prefix", "mlm", "span", "denoise", "tune", "tune_prefix")
 
 
+_MIXTURE = {"mix", "weights", "cap", "temperature", "batch_size", "seed"}
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """What is read (`kind`, `path`, `split`) and what is learned from it (`objective`, `length`).
@@ -102,21 +105,26 @@ def build_source(config, tokenizer, *, split: str | None = None, shard: tuple[in
     """Batches of one data section, or of several mixed by `weights` (a mapping name -> section without `kind`).
 
     A mixture is `{"mix": {name: section, ...}, "weights": {name: rate}, "batch_size": ..., "seed": ...}`; without
-    weights the sources are mixed in proportion to their rows.
+    weights the sources are mixed in proportion to their rows, at most `cap` of each, to the power 1/`temperature`.
     """
     if "mix" not in config:
         data = DataConfig.of(config)
         rows = build_rows(config, tokenizer, split)
         return Batches(Stream(rows, data.seed, shuffle=data.shuffle), data.batch_size, shard=shard)
-    if unknown := sorted(set(config.keys()) - {"mix", "weights", "batch_size", "seed"}):
-        raise ValueError(f"unknown options {unknown} of a mixture; have ['batch_size', 'mix', 'seed', 'weights']")
+    if unknown := sorted(set(config.keys()) - _MIXTURE):
+        raise ValueError(f"unknown options {unknown} of a mixture; have {sorted(_MIXTURE)}")
+    tempered = {name: config[name] for name in ("cap", "temperature") if config.get(name) is not None}
+    if tempered and config.get("weights"):
+        raise ValueError(f"a mixture takes either weights or cap and temperature; given weights and {sorted(tempered)}")
     seed = config.get("seed", 0)
     names = sorted(config["mix"].keys())
     # Each source has a seed of its own, or two of equal size would be read in step.
     streams = {
         name: Stream(build_rows(config["mix"][name], tokenizer, split), seed + i) for i, name in enumerate(names)
     }
-    rates = dict((config.get("weights") or {}).items()) or mixing_rates({k: len(s) for k, s in streams.items()})
+    rates = dict((config.get("weights") or {}).items()) or mixing_rates(
+        {k: len(s) for k, s in streams.items()}, **tempered
+    )
     return Batches(Mixture(streams, rates, seed=seed), config.get("batch_size", 8), shard=shard)
 
 
