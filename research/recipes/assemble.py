@@ -255,13 +255,13 @@ def prompted(config: Mapping[str, Any], ids: list[int], described: ModelConfig) 
     return dict(config) | {"data": section(data)}
 
 
-def held_out(config: Mapping[str, Any], tokenizer: Any) -> list[Any]:
-    """The first batches of the held-out split, each row once; of a mixture, of each of its parts."""
+def held_out(config: Mapping[str, Any], tokenizer: Any) -> dict[str, list[Any]] | list[Any]:
+    """The first batches of the held-out split, each row once; of a mixture, those of each of its parts by name."""
     data = config["data"]
-    sections = data["mix"].values() if "mix" in data else [data]
-    batches = []
-    for section in sections:
+    size = data.get("batch_size", build.DataConfig.batch_size)
+
+    def first(section: Mapping[str, Any]) -> list[Any]:
         rows = build.build_rows(section, tokenizer, "heldout")
-        size = data.get("batch_size", build.DataConfig.batch_size)
-        batches += list(one_pass(rows, size))[: config["evaluate_batches"] or None]
-    return batches
+        return list(one_pass(rows, size))[: config["evaluate_batches"] or None]
+
+    return {name: first(section) for name, section in data["mix"].items()} if "mix" in data else first(data)
