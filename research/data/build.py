@@ -72,13 +72,13 @@ def build_rows(config, tokenizer, split: str | None = None) -> Rows:
     split = split or data.split
     pad_id = tokenizer.pad_id or 0
     if data.objective.startswith("tune"):
-        examples = encode_examples(
-            _examples(data, split),
-            tokenizer,
-            max_length=data.length - len(data.virtual),
-            long=data.long,
-            boundary=data.boundary,
-        )
+        room = data.length - len(data.virtual)
+        try:
+            examples = encode_examples(
+                _examples(data, split), tokenizer, max_length=room, long=data.long, boundary=data.boundary
+            )
+        except ValueError as error:
+            raise ValueError(f"{split} split of {data.path}: {error}") from None
         examples = [with_virtual(example, data.virtual) for example in examples] if data.virtual else examples
         rows: Rows = (PackedRows if data.pack else PaddedRows)(examples, data.length, pad_id=pad_id)
         return MappedRows(rows, prompt_as_prefix) if data.objective == "tune_prefix" else rows

@@ -1,0 +1,37 @@
+"""The mixture of task files: every file is a part, scored by name; what cannot be learned names its file."""
+
+import json
+
+import pytest
+
+from configs.t0_mixture import get_config
+from research.recipes.assemble import assemble, complete
+
+
+def folder_of(tmp_path, **tasks):
+    for name, completion in tasks.items():
+        lines = [{"prompt": f"{name} {i}?", "completion": completion} for i in range(40)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return str(tmp_path)
+
+
+def assembled(folder, work):
+    config = get_config(folder).to_dict() | {"tokenizer": {"path": "bytes"}}
+    config["model"] = {"preset": "llama3.2-1b", "vocab_size": 264, "d_model": 16, "n_layers": 1, "n_heads": 2}
+    config["model"] |= {"n_kv_heads": 2, "head_dim": 8, "d_ff": 32, "max_length": 256}
+    return assemble(complete(config), work)
+
+
+def test_every_file_is_a_part_that_is_scored_by_name(tmp_path):
+    folder = folder_of(tmp_path, ag="Business", qqp="no")
+    parts = assembled(folder, tmp_path)
+    values = parts.evaluate(parts.state.params, parts.frozen)
+    assert {"loss/ag", "loss/qqp"} <= set(values)
+    assert min(values["loss/ag"], values["loss/qqp"]) <= values["loss"] <= max(values["loss/ag"], values["loss/qqp"])
+
+
+def test_a_file_without_answers_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"empty.jsonl: example 0: the completion is empty"):
+        assembled(folder_of(tmp_path, ag="Business", empty=""), tmp_path)
+    with pytest.raises(ValueError, match=r"no .jsonl file in"):
+        get_config(str(tmp_path / "nowhere"))
