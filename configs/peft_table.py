@@ -40,7 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "seeds": (0,) if arg else (0, 1, 2),
             "rows": 32 if arg else 3000,
             "dev_rows": 16 if arg else 0,  # 0: all
-            "length": 64,
+            "lengths": (64,) if arg else (16, 32, 64, 128, 192),  # what rows are padded to
             "batch_size": 16 if arg else 32,
             "epochs": 1,
             "policy": "f32" if arg else "bf16",

@@ -33,7 +33,7 @@ def test_pairs_are_cut_to_fit_and_typed(data):
     assert [len(task[split]) for split in ("train", "dev")] == [5, 8]
     ids, types, label = task["train"][1]
     assert ids == [1, *[4] * 5, 2, 5, 6, 2] and types == [0] * 7 + [1] * 3 and label == 1
-    batch = peft_table.batch_of(task["train"][:3], 12, [61, 62], 4)
+    batch = peft_table.batch_of(task["train"][:3], (12,), [61, 62], 4)
     assert batch["tokens"][1].tolist() == [1, 61, 62, *[4] * 5, 2, 5, 6, 2, 0, 0]
     assert batch["segment_ids"].sum(1).tolist() == [12, 12, 12, 0] and batch["loss_mask"].tolist() == [1, 1, 1, 0]
 
@@ -52,9 +52,9 @@ def test_a_cell_learns_and_repeats_itself(data, recipe):
     model = build(tiny_config("bert", head="sequence", head_dense=False, n_labels=2))
     body = {k: v for k, v in jax.jit(model.init)(jax.random.key(0)).items() if k != "head"}
     task = peft_table.read_task("rte", data, Letters(), 16, 0, 0)
-    config = {"batch_size": 4, "epochs": 12, "length": 16}
+    config = {"batch_size": 4, "epochs": 12, "lengths": (16,)}
     method = {"recipe": [recipe], "learning_rate": 0.03}
-    first, again = (peft_table.cell(config, task, method, 0, model, body) for _ in range(2))
+    first, again = (peft_table.run_cell(config, task, method, 0, model, body) for _ in range(2))
     # A prompt before a random frozen encoder cannot tell the texts apart; LoRA can.
     assert first["accuracy"] == (1.0 if recipe["method"] == "lora" else 0.5) and first["steps"] == 24
     assert first["trainable"] == {"lora": 3 * 2 * 2 * 64, "prompt": 2 * 32}[recipe["method"]] + 2 * 32 + 2
