@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.figure import Figure
 from rich.console import Console
 
 # Also as `python experiments/peft_table.py`, where the folder of the script would be searched instead of its parent.
@@ -158,31 +157,20 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
 
 def report(results: list[dict[str, Any]], workdir: Path, console: Console) -> None:
     """The table (mean and spread over seeds) on the terminal, and quality against trainable parameters as a figure."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+    points: dict[str, list[tuple[str, float, float]]] = {}
     for task in names(results, "task"):
-        rows, points = [], []
+        rows, points[task] = [], []
         for name in names(picked(results, task=task), "method"):
             found = picked(results, task=task, method=name)
-            scores = [r["accuracy"] for r in found]
-            points.append((found[0]["trainable"], statistics.mean(scores)))
-            rows.append(
-                [
-                    name,
-                    spread(scores),
-                    f"{found[0]['trainable']:,}",
-                    f"{found[0]['memory'] / 2**20:.0f} MiB",
-                    f"{1000 * statistics.median(r['seconds'] for r in found):.0f} ms",
-                    f"{found[0]['bytes'] / 1024:,.0f} kB",
-                ]
-            )
-            axes.annotate(name, points[-1], fontsize=6)
+            scores, one = [r["accuracy"] for r in found], found[0]
+            points[task].append((name, one["trainable"], statistics.mean(scores)))
+            took = statistics.median(r["seconds"] for r in found)
+            sizes = [f"{one['trainable']:,}", f"{one['memory'] / 2**20:.0f} MiB"]
+            rows.append([name, spread(scores), *sizes, f"{1000 * took:.0f} ms", f"{one['bytes'] / 1024:,.0f} kB"])
         header = ["method", f"accuracy, {len(found)} seeds", "trainable", "step memory", "a step", "on disk"]
         print_table(task, header, rows, console=console)
-        axes.scatter(*zip(*points, strict=True), label=task, s=14)
-    axes.set(xscale="log", xlabel="trainable parameters", ylabel="accuracy (development rows)")
-    axes.legend()
-    console.print(f"The figure: [bold]{plots.save(figure, workdir / 'peft_table.png')}[/]", soft_wrap=True)
+    drawn = plots.points(points, x_label="trainable parameters", y_label="accuracy, development rows", log_x=True)
+    console.print(f"The figure: [bold]{plots.save(drawn, workdir / 'peft_table.png')}[/]", soft_wrap=True)
 
 
 if __name__ == "__main__":

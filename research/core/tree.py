@@ -6,12 +6,14 @@ from which the run name is dropped, so a rule never depends on where runs were c
 """
 
 import difflib
+import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 LAYERS = "layers"
@@ -183,6 +185,19 @@ def count(tree: Any) -> int:
 def nbytes(tree: Any) -> int:
     """How many bytes the tree's arrays hold."""
     return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+
+
+def fingerprint(tree: Any) -> str:
+    """16 hex digits that tell weights apart: of every leaf's path, shape and first 64 values in float32.
+
+    The same for stacked and unstacked layers. Weights that were trained further differ; bf16 and f32 copies of the same
+    differ too, unless the values fit bf16.
+    """
+    digest = hashlib.sha256()
+    for path, leaf in sorted(paths(unstack(tree)).items()):
+        values = np.asarray(jnp.ravel(leaf)[:64], np.float32)
+        digest.update(f"{path} {leaf.shape} ".encode() + values.astype("<f4").tobytes())
+    return digest.hexdigest()[:16]
 
 
 def table(tree: Any) -> list[tuple[str, tuple[int, ...], str, int]]:

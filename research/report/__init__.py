@@ -1,7 +1,7 @@
 """What a run shows to people: tables and progress in the terminal, figures, one self-contained page."""
 
 from research.report.page import cards, columns, details, document, figure, note, section, table, text, tokens
-from research.report.plots import bars, curves, save, svg
+from research.report.plots import bars, curves, points, save, svg
 from research.report.terminal import Steps, print_table, rich_table, seconds
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "document",
     "figure",
     "note",
+    "points",
     "print_table",
     "rich_table",
     "save",

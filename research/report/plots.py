@@ -84,6 +84,33 @@ def bars(
     return figure
 
 
+def points(
+    groups: Mapping[str, Sequence[tuple[str, float, float]]],
+    *,
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    size: tuple[float, float] = (7.2, 4.2),
+) -> Figure:
+    """Named points (name, x, y), one colour per group.
+
+    Raises ValueError when there is no group or one is empty.
+    """
+    if not groups or not all(groups.values()):
+        raise ValueError(f"a figure of points needs points in every group; got {dict(groups)}")
+    figure, axes = _figure(size)
+    for index, (group, named) in enumerate(groups.items()):
+        axes.scatter([x for _, x, _ in named], [y for _, _, y in named], label=group, color=_colour(index), s=16)
+        for name, x, y in named:
+            axes.annotate(name, (x, y), fontsize=6.5, color=INK, xytext=(3, 3), textcoords="offset points")
+    if log_x:
+        axes.set_xscale("log")
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    _legend(axes)
+    return figure
+
+
 def save(figure: Figure, path: str | Path) -> Path:
     """Writes a figure to a .png (twice the screen resolution), .pdf or .svg file, folders made as needed."""
     path = Path(path)

@@ -112,3 +112,13 @@ def test_check_same_lists_everything_that_does_not_fit(params):
     other = {"decoder": params["decoder"], "embed": jnp.zeros((5, 3)), "more": jnp.zeros(1)}
     with pytest.raises(ValueError, match=r"missing \[\]; unexpected \['more'\]; misshaped .*expected \(5, 2\), given"):
         tree.check_same(params, other)
+
+
+def test_a_fingerprint_tells_weights_apart_but_not_their_layout():
+    layers = {"up": {"kernel": jnp.arange(12.0).reshape(2, 3, 2)}}
+    stacked = {"decoder": {"layers": {"00": layers}}, "embed": jnp.ones((3, 2))}
+    first = tree.fingerprint(stacked)
+    assert first == tree.fingerprint(tree.unstack(stacked)) and len(first) == 16
+    assert first == tree.fingerprint(tree.cut(stacked, (1,)))
+    assert first != tree.fingerprint({**stacked, "embed": jnp.ones((2, 3))})
+    assert first != tree.fingerprint({**stacked, "embed": jnp.ones((3, 2)).at[2, 1].set(1.5)})
