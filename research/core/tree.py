@@ -188,16 +188,16 @@ def nbytes(tree: Any) -> int:
 
 
 def fingerprint(tree: Any) -> str:
-    """16 hex digits that tell weights apart: of every leaf's path, shape and first 64 values in float32.
+    """Tells weights apart: a hash of all paths and shapes, "-", and one of the first 64 values of every leaf.
 
-    The same for stacked and unstacked layers. Weights that were trained further differ; bf16 and f32 copies of the same
-    differ too, unless the values fit bf16.
+    The same for stacked and unstacked layers, and in float32 and bfloat16 (the values are rounded to the latter);
+    weights that were trained further differ.
     """
-    digest = hashlib.sha256()
+    shapes, values = hashlib.sha256(), hashlib.sha256()
     for path, leaf in sorted(paths(unstack(tree)).items()):
-        values = np.asarray(jnp.ravel(leaf)[:64], np.float32)
-        digest.update(f"{path} {leaf.shape} ".encode() + values.astype("<f4").tobytes())
-    return digest.hexdigest()[:16]
+        shapes.update(f"{path} {leaf.shape} ".encode())
+        values.update(np.asarray(jnp.ravel(leaf)[:64].astype(jnp.bfloat16), np.float32).tobytes())
+    return f"{shapes.hexdigest()[:12]}-{values.hexdigest()[:12]}"
 
 
 def table(tree: Any) -> list[tuple[str, tuple[int, ...], str, int]]:

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from research.core import tree
@@ -27,9 +28,11 @@ from research.weights import targets
 from research.weights.adapters import Scaled
 from research.weights.lora import DoRA, LoRA
 from research.weights.prompts import TABLE, SoftPrompt, rows
+from research.weights.recipe import strip
 from research.weights.wrapper import Wrapper, is_wrapper
 
 CONFIG, TENSORS, PREFIX = "adapter_config.json", "adapter_model.safetensors", "base_model.model."
+_BASE = "base_fingerprint"
 _TASKS = {"lm": "CAUSAL_LM", "sequence": "SEQ_CLS", "token": "TOKEN_CLS"}
 _NAMES = {"LORA": ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector"), "IA3": ("ia3_l",)}
 
@@ -98,7 +101,7 @@ def save_adapter(
     target.mkdir(parents=True, exist_ok=True)
     write_json(target / CONFIG, common | values)
     arrays = {k: np.ascontiguousarray(np.asarray(v, np.float32)) for k, v in tensors.items()}
-    save_file(arrays, target / TENSORS, metadata={"format": "pt"})
+    save_file(arrays, target / TENSORS, metadata={"format": "pt", _BASE: tree.fingerprint(strip(params))})
     return target
 
 
@@ -221,12 +224,14 @@ def load_adapter(
 
     Raises:
       FileNotFoundError: no adapter in the folder. ValueError: a tensor without a module of this model, a module
-        that the file names but has no tensors for, another shape, or a kind of adapter that is not known.
+        that the file names but has no tensors for, another shape, a kind of adapter that is not known, or a file of
+        ours (theirs say nothing about it) that was made for other weights.
     """
     source = Path(folder)
     values = read_json(source / CONFIG)
     if not (source / TENSORS).is_file():
         raise FileNotFoundError(f"{source} has no {TENSORS}; it holds {sorted(p.name for p in source.iterdir())}")
+    _check_base(source, params)
     tensors = load_file(source / TENSORS)
     kind = values.get("peft_type")
     if kind in ("PROMPT_TUNING", "P_TUNING"):
@@ -261,6 +266,16 @@ def _no_target_is_bare(values: Mapping[str, Any], by_module: Mapping[str, Any], 
     for target in [] if isinstance(wanted, str) else wanted:
         if not any(module == target or module.endswith(f".{target}") for module in by_module):
             raise ValueError(f"{source}: the target {target!r} has no tensors; there are some for {sorted(by_module)}")
+
+
+def _check_base(source: Path, params: Params) -> None:
+    """Refuses a file made for the same model with other weights; other shapes are found later, by name."""
+    with safe_open(source / TENSORS, framework="np") as file:
+        made_for = (file.metadata() or {}).get(_BASE, "")
+    mine = tree.fingerprint(strip(params))
+    (shapes, _, values), (own_shapes, _, own_values) = made_for.partition("-"), mine.partition("-")
+    if shapes == own_shapes and values != own_values:
+        raise ValueError(f"{source} is of another base: it was made for the weights {made_for}, given are {mine}")
 
 
 def _check_shape(source: Path, module: str, given: tuple[int, ...], expected: tuple[int, ...]) -> None:
