@@ -95,11 +95,14 @@ def describe(recipe: Recipe) -> list[dict[str, Any]]:
 def attach(params: Params, recipe: Recipe, key: Array, *, config: Any = None, tokenizer: Any = None) -> Params:
     """The tree with the recipe's new weights in it; the base's arrays are shared, not copied.
 
+    Unstacked layers (`tree.unstack`, `decoding.prepare`) are stacked first.
+
     config: the model's, for prefix tuning. tokenizer: for a soft prompt that begins with a text.
 
     Raises:
       ValueError: a pattern that matches nothing, or a size that does not fit a weight.
     """
+    params = tree.stack(params)
     for i, method in enumerate(parse(recipe)):
         own = jax.random.fold_in(key, i)
         if isinstance(method, Prompt):
