@@ -219,7 +219,7 @@ def test_adapters_follow_their_base_on_a_mesh():
 
 
 def test_unstacked_layers_are_adapted_like_stacked_ones():
-    model, params = tiny("llama")
+    _, params = tiny("llama")
     recipe = [{"method": "ia3"}, {"method": "lora", "rank": 2}]
     first, second = (weights.attach(p, recipe, jax.random.key(1)) for p in (params, tree.unstack(params)))
     chex.assert_trees_all_equal(first, second)
