@@ -1,4 +1,4 @@
-"""The main job: tokenizer, pre-training, compression, tuning, answers, samples and a report, from one command.
+"""The main job: tokenizer, pre-training, compression, tuning in three ways, answers, samples, a report; one command.
 
     python -m experiments.lifecycle --config=configs/lifecycle.py [--workdir=runs/lifecycle]
 
@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
 from experiments.stages import STAGES, Done, learning, run_all
+from experiments.stages.tune import NAMES
 from research.core import compilation
 from research.report import print_table, seconds
 
@@ -47,16 +48,30 @@ def summary(done: Mapping[str, Done], console: Console) -> None:
         [[method, *(f"{by_task['all'][m][1]:.3f}" for m in metrics)] for method, by_task in scores.items()],
         console=console,
     )
+    print_table(*tuned(done), console=console)
     print_table(
         "Time", ["stage", "took"], [[name, seconds(stage.seconds)] for name, stage in done.items()], console=console
     )
+
+
+def tuned(done: Mapping[str, Done]) -> tuple[str, list[str], list[list[str]]]:
+    """Title, header and rows: what each way to tune learns, costs and forgets."""
+    scores, bits = done["answers"].result["scores"], done["forgetting"].result["bits_per_byte"]
+    rows = []
+    for stage, name in NAMES.items():
+        result = done[stage].result
+        trained, took = (
+            ("0", "") if stage == "pretrain" else (f"{result['parameters']:,}", seconds(done[stage].seconds))
+        )
+        rows.append([name, trained, took, f"{scores[name]['all']['rougeL'][1]:.3f}", f"{bits[stage]:.3f}"])
+    return "Ways to tune", ["", "trainable", "took", "ROUGE-L of answers", "bits per byte of documents"], rows
 
 
 def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     """All stages, the report, and a summary."""
     start = time.monotonic()
     compilation.use_cache()
-    learning.check(config, ("pretrain", "tune"))
+    learning.check(config, ("pretrain", "tune", "lora", "prompt"))
     done = run_all(STAGES, config, workdir, console=console)
     report = workdir / "report.html"
     shutil.copyfile(done["page"].folder / "report.html", report)

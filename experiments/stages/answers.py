@@ -1,4 +1,4 @@
-"""Stage 6: answers to questions about held-out functions, before and after tuning, beside answers without a model."""
+"""Stage 8: answers to questions about held-out functions, before and after tuning, beside answers without a model."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,7 +6,8 @@ from typing import Any
 
 from experiments.stages import learning, tokenizer
 from experiments.stages.stage import Done, Stage, read_lines
-from experiments.stages.tune import question
+from experiments.stages.tune import NAMES, question
+from research import weights
 from research.decoding import generate, prepare
 from research.evaluation import exact_match, most_common, nearest, rouge
 from research.report import Steps
@@ -22,16 +23,15 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
     asked = per_task(read_lines(source / "test_tasks.jsonl"), settings["questions_per_task"])
     pieces = tokenizer.load(inputs["tokenizer"])
     model = learning.model_of(config, pieces)
-    room = model.config.max_length - settings["max_new_tokens"]
+    room = model.config.max_length - settings["max_new_tokens"] - inputs["prompt"].result["virtual"]
     asked = [r for r in asked if len(pieces.encode(question(r["prompt"]), bos=True)) <= room]
     given = {
         "most common answer": [most_common([k["completion"] for k in known if k["task"] == r["task"]]) for r in asked],
         "nearest training example": nearest_answers(known, asked),
     }
-    for name, stage in (("before tuning", "pretrain"), ("after tuning", "tune")):
-        given[name] = model_answers(
-            model, learning.load_weights(inputs[stage]), pieces, asked, settings, f"answers {name.split()[0]}"
-        )
+    for stage, name in NAMES.items():
+        tuned = weights.merge(learning.load_weights(inputs[stage], model))
+        given[name] = model_answers(model, tuned, pieces, asked, settings, f"answers {name}")
     return {
         "questions": len(asked),
         "scores": {method: scores(asked, answers) for method, answers in given.items()},
@@ -110,6 +110,6 @@ STAGE = Stage(
     name="answers",
     title="Answers about held-out functions, before and after tuning",
     run=run,
-    needs=("documents", "tokenizer", "pretrain", "tune"),
+    needs=("documents", "tokenizer", *NAMES),
     reads=("model", "answers"),
 )

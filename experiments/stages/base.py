@@ -41,7 +41,7 @@ def train_base(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Pa
     settings = config["pretrain"]
     rows = {split: build_rows(config["data"], pieces, split) for split in ("train", "heldout")}
     result = learning.train(model, settings, rows["train"], rows["heldout"], folder, title=f"  {config['name']}")
-    params = learning.load_weights(Done(folder, result, 0.0, ""))
+    params = learning.load_weights(Done(folder, result, 0.0, ""), model)
     batches = list(one_pass(rows["heldout"], settings["batch_size"]))[: settings["final_batches"] or None]
     scored = make_evaluate(language_model_loss(model), batches)(params)
     save_pretrained(folder / "model", model.config, params, tokenizer=pieces)

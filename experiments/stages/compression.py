@@ -25,7 +25,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
     }
     pieces = tokenizer.load(inputs["tokenizer"])
     model = learning.model_of(config, pieces)
-    nats, tokens = total_nats(model, learning.load_weights(inputs["pretrain"]), pieces, texts["held_out"])
+    nats, tokens = total_nats(model, learning.load_weights(inputs["pretrain"], model), pieces, texts["held_out"])
     size = sum(len(text.encode()) for text in texts["held_out"])
     ours = bits_per_byte(nats, size)
     xz = xz_bits_per_byte(texts["train"], texts["held_out"])

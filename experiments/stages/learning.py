@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from experiments.stages.stage import Done, Interrupted
+from research import weights
 from research.core import tree
 from research.core.types import Params
 from research.data.sources import Batches, Rows, Stream, one_pass
@@ -30,10 +31,14 @@ class _Planned(NamedTuple):
 
 
 def check(config: Mapping[str, Any], runs: Sequence[str]) -> None:
-    """Raises ValueError, before any work, for settings of the model or of a run's optimizer that cannot be used."""
+    """Raises ValueError, before any work, for settings of the model, of a run's optimizer or PEFT that do not fit."""
     model = model_of(config, _Planned(config["tokenizer"]["vocab_size"]))
     for run in runs:
-        optim.make(config[run]["optimizer"], model.abstract(), steps=config[run]["steps"])
+        learned, recipe = model.abstract(), config[run].get("peft") or ()
+        if recipe:
+            learned = weights.structure(learned, recipe, config=model.config)
+            learned = tree.split(learned, weights.trainable(learned, recipe))[0]
+        optim.make(config[run]["optimizer"], learned, steps=config[run]["steps"])
 
 
 def model_of(config: Mapping[str, Any], tokenizer: Any) -> Model:
@@ -62,13 +67,20 @@ def train(
 ) -> dict[str, Any]:
     """One run into folder/checkpoints and folder/metrics.jsonl; goes on where an interrupted one was.
 
+    With params, only what the recipe `settings["peft"]` names learns (empty or absent: everything).
+
     Raises Interrupted after SIGTERM or Ctrl-C, with everything saved.
     """
     steps, batch_size, seed = settings["steps"], settings["batch_size"], settings["seed"]
     key = jax.random.key(seed)
     params = model.init(jax.random.fold_in(key, 0)) if params is None else params
-    optimizer = optim.make(settings["optimizer"], params, steps=steps)
-    begin, frozen = state.create(params, optimizer, rng=jax.random.fold_in(key, 1))
+    recipe = settings.get("peft") or ()
+    if recipe:
+        params = weights.attach(params, recipe, jax.random.fold_in(key, 2), config=model.config)
+    learning = weights.trainable(params, recipe) if recipe else None
+    learned = tree.split(params, learning)[0] if recipe else params
+    optimizer = optim.make(settings["optimizer"], learned, steps=steps)
+    begin, frozen = state.create(params, optimizer, rng=jax.random.fold_in(key, 1), trainable=learning)
     loss_fn = language_model_loss(model)
     few = list(one_pass(held_out, batch_size))[: settings["evaluate_batches"]]
     with (
@@ -93,7 +105,8 @@ def train(
     read = sum(few[0][name].size for name in ("tokens", "inputs") if name in few[0])
     records = log.read(folder / "metrics.jsonl")
     return {
-        "parameters": tree.count(params),
+        "parameters": tree.count(learned),
+        "recipe": weights.describe(recipe),
         "steps": steps,
         "epochs": steps * batch_size / len(rows),
         "tokens": steps * read,
@@ -102,9 +115,10 @@ def train(
     }
 
 
-def load_weights(done: Done) -> Params:
-    """The weights after the last step of a finished training stage."""
-    return load_params(done.folder / "checkpoints", done.result["steps"])[0]
+def load_weights(done: Done, model: Model) -> Params:
+    """The weights after the last step of a finished training stage, with its adapters."""
+    stored, _ = load_params(done.folder / "checkpoints", done.result["steps"])
+    return weights.restored(stored, model.abstract(), done.result["recipe"], config=model.config)
 
 
 def curve(records: Sequence[Mapping[str, Any]], split: str, points: int = 120) -> list[list[float]]:

@@ -1,4 +1,4 @@
-"""Stage 8: everything on one self-contained page."""
+"""Stage 11: everything on one self-contained page."""
 
 import math
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 
 from experiments.stages.answers import ROUGE
 from experiments.stages.stage import Done, Stage
+from experiments.stages.tune import NAMES
 from research import report
 from research.training.checkpoint import git_hash
 
@@ -28,6 +29,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
             learning(results, config),
             compression_section(compression),
             answers_section(results["answers"]),
+            tuning_section(inputs),
             samples_section(results["samples"]["samples"]),
         ],
         footer=f"Text sha256 {results['documents']['sha256']} · code {git_hash()} · seed {config['pretrain']['seed']}",
@@ -133,6 +135,29 @@ def answers_section(answers: Mapping[str, Any]) -> str:
     )
 
 
+def tuning_section(inputs: Mapping[str, Done]) -> str:
+    scores, bits = inputs["answers"].result["scores"], inputs["forgetting"].result["bits_per_byte"]
+    rows = []
+    for stage, name in NAMES.items():
+        found = inputs[stage].result
+        cost = ["", ""] if stage == "pretrain" else [f"{found['parameters']:,}", report.seconds(inputs[stage].seconds)]
+        quality = [f"{scores[name]['all'][metric][1]:.3f}" for metric in ("exact match", "rougeL")]
+        rows.append([name, *cost, *quality, f"{bits[stage]:.4f}", f"{bits[stage] - bits['pretrain']:+.4f}"])
+    header = ["", "trainable", "took", "exact match", "ROUGE-L", "bits per byte of documents", "forgotten"]
+    series = {
+        NAMES[stage]: tuple(zip(*inputs[stage].result["held_out"], strict=True))
+        for stage in NAMES
+        if stage != "pretrain" and inputs[stage].result["held_out"]
+    }
+    drawing = report.curves(series, x_label="step", y_label="nats per token", size=(6.4, 3.2))
+    return report.section(
+        "Ways to tune",
+        report.table(header, rows),
+        report.figure(report.svg(drawing), "Held-out loss of the completions, the same steps and rows for each."),
+        lead="All weights, LoRA, or a soft prompt: what each learns of the tasks, and forgets of the documents.",
+    )
+
+
 def samples_section(samples: list[dict[str, Any]]) -> str:
     blocks = []
     for model, prompt in dict.fromkeys((s["model"], s["prompt"]) for s in samples):
@@ -154,7 +179,7 @@ STAGE = Stage(
     name="page",
     title="Report",
     run=run,
-    needs=("documents", "tokenizer", "pretrain", "compression", "tune", "answers", "samples"),
+    needs=("documents", "tokenizer", "compression", *NAMES, "answers", "forgetting", "samples"),
     reads=("model", "pretrain", "tune"),
     makes=("report.html",),
 )

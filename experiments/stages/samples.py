@@ -1,4 +1,4 @@
-"""Stage 7: the same prompts continued greedily and with temperature, top-k and top-p, token by token probabilities."""
+"""Stage 10: the same prompts continued greedily and with temperature, top-k and top-p, token by token probabilities."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
         ("pretrain", list(settings["prompts"])),
         ("tune", [questions[task] for task in sorted(questions)]),
     ):
-        ready = prepare(model, learning.load_weights(inputs[source]))
+        ready = prepare(model, learning.load_weights(inputs[source], model))
         for name, sampling in settings["samplings"].items():
             found += continued(model, ready, pieces, prompts, name, sampling, settings, source)
     return {"samples": found}

@@ -1,4 +1,4 @@
-"""Stage 5: instruction tuning on tasks about documented functions; only completions are learned."""
+"""Stages 5 to 7: instruction tuning on tasks about documented functions: all weights, LoRA, a soft prompt."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,9 +6,12 @@ from typing import Any
 
 from experiments.stages import learning, tokenizer
 from experiments.stages.stage import Done, Stage, read_lines
+from research import weights
 from research.data.packing import Example
 from research.data.rows import PackedRows
 from research.data.templates import ALPACA_WITHOUT_INPUT, encode_completion
+from research.data.virtual import with_virtual
+from research.weights.prompts import virtual_ids
 
 
 def question(prompt: str) -> str:
@@ -22,23 +25,36 @@ def examples(records: list[dict[str, Any]], pieces: Any, length: int) -> list[Ex
     return [example for example in coded if len(example.tokens) <= length]
 
 
-def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> dict[str, Any]:
-    """Tunes all weights of the pre-trained model on packed examples."""
-    pieces = tokenizer.load(inputs["tokenizer"])
-    model = learning.model_of(config, pieces)
-    length, source = model.config.max_length, inputs["documents"].folder
-    sides = {name: examples(read_lines(source / f"{name}_tasks.jsonl"), pieces, length) for name in ("train", "test")}
-    rows = {name: PackedRows(side, length, pad_id=pieces.pad_id) for name, side in sides.items()}
-    base = learning.load_weights(inputs["pretrain"])
-    result = learning.train(model, config["tune"], rows["train"], rows["test"], folder, params=base, title="  tuning")
-    return result | {"examples": {name: len(side) for name, side in sides.items()}}
+def stage(name: str, title: str) -> Stage:
+    """Tuning with the settings `config[name]`, whose `peft` says what learns."""
+
+    def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> dict[str, Any]:
+        pieces = tokenizer.load(inputs["tokenizer"])
+        model = learning.model_of(config, pieces)
+        length, source = model.config.max_length, inputs["documents"].folder
+        virtual = virtual_ids(weights.structure(model.abstract(), config[name]["peft"], config=model.config))
+        sides = {}
+        for side in ("train", "test"):
+            coded = examples(read_lines(source / f"{side}_tasks.jsonl"), pieces, length - len(virtual))
+            sides[side] = [with_virtual(example, virtual) for example in coded]
+        rows = {side: PackedRows(found, length, pad_id=pieces.pad_id) for side, found in sides.items()}
+        base = learning.load_weights(inputs["pretrain"], model)
+        result = learning.train(model, config[name], rows["train"], rows["test"], folder, params=base, title="  tuning")
+        return result | {"examples": {side: len(found) for side, found in sides.items()}, "virtual": len(virtual)}
+
+    return Stage(
+        name=name,
+        title=title,
+        run=run,
+        needs=("documents", "tokenizer", "pretrain"),
+        reads=("model", name),
+        makes=("checkpoints", "metrics.jsonl"),
+    )
 
 
-STAGE = Stage(
-    name="tune",
-    title="Instruction tuning: loss on completions only",
-    run=run,
-    needs=("documents", "tokenizer", "pretrain"),
-    reads=("model", "tune"),
-    makes=("checkpoints", "metrics.jsonl"),
-)
+FULL = stage("tune", "Instruction tuning of all weights: loss on completions only")
+LORA = stage("lora", "The same through LoRA: small updates beside frozen weights")
+PROMPT = stage("prompt", "The same through a soft prompt: virtual tokens before a frozen model")
+
+# What the reports call the weights that each stage leaves.
+NAMES = {"pretrain": "before tuning", "tune": "after tuning", "lora": "after LoRA", "prompt": "after prompt tuning"}

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 
 from research import weights
-from research.core import tree
 from research.core.types import Params
 from research.models import ModelConfig, build, preset
 from research.models.config import check_names
@@ -63,10 +62,11 @@ def load_run(folder: str | os.PathLike[str], step: int | None = None) -> tuple[M
             f"the checkpoint in {folder} says nothing about its model; its config has {sorted(meta['config'])}"
         )
     config = config_from_dict(stored)
-    shapes = weights.structure(build(config).abstract(), meta["config"].get("peft") or (), config=config)
-    tree.check_same(shapes, params, f"the checkpoint in {folder}")
-    leaves = tree.paths(params)
-    return config, tree.map_with_path(lambda path, _: leaves[path], shapes), meta
+    recipe = meta["config"].get("peft") or ()
+    try:
+        return config, weights.restored(params, build(config).abstract(), recipe, config=config), meta
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from None
 
 
 def save_run(folder: str | os.PathLike[str], config: ModelConfig, params: Params) -> Path:

@@ -122,6 +122,18 @@ def structure(shapes: Params, recipe: Recipe, *, config: Any = None) -> Params:
     return jax.eval_shape(lambda p: attach(p, rules, jax.random.key(0), config=config), shapes)
 
 
+def restored(stored: Mapping[str, Any], shapes: Params, recipe: Recipe, *, config: Any = None) -> Params:
+    """Arrays read back by path, with the wrappers of the recipe around the base's `shapes` again.
+
+    Raises:
+      ValueError: the arrays are not those of this model with this recipe; paths and shapes are listed.
+    """
+    expected = structure(shapes, recipe, config=config)
+    tree.check_same(expected, stored)
+    leaves = tree.paths(stored)
+    return tree.map_with_path(lambda path, _: leaves[path], expected)
+
+
 def trainable(params: Params, recipe: Recipe) -> Any:
     """A tree of booleans, true for what the recipe trains (see `tree.split`)."""
     methods = parse(recipe)

@@ -134,9 +134,20 @@ def test_main_job_writes_its_report_and_says_where(job):
     workdir, (first, _) = job
     assert str(workdir / "report.html") in first.replace("\n", "")
     page = (workdir / "report.html").read_text()
-    for part in ("Bits per byte", "xz primed", "Kneser-Ney", "ROUGE-L", "nearest training example", "greedy", "top_p"):
+    for part in (
+        "Bits per byte",
+        "xz primed",
+        "Kneser-Ney",
+        "ROUGE-L",
+        "nearest training example",
+        "after LoRA",
+        "after prompt tuning",
+        "forgotten",
+        "greedy",
+        "top_p",
+    ):
         assert part in page
-    assert page.count("<svg") == 3 and not re.search(r'(src|href)="(?!#)', page)
+    assert page.count("<svg") == 4 and not re.search(r'(src|href)="(?!#)', page)
 
 
 @pytest.mark.slow
