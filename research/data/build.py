@@ -9,7 +9,7 @@ from .corpus import TokenCorpus
 from .corruption import CorruptedPairRows, Denoising, MaskedLM, SpanCorruption, prefix_lm, prompt_as_prefix
 from .files import documents, find_files, read_examples
 from .mixtures import Mixture, mixing_rates
-from .rows import MappedRows, PackedRows, PaddedRows, WindowRows
+from .rows import DocumentRows, MappedRows, PackedRows, PaddedRows, WindowRows
 from .sources import Batches, Rows, Stream
 from .spans import random_spans_helper, tokenizer_sentinels
 from .templates import encode_examples
@@ -30,6 +30,7 @@ class DataConfig:
     Kinds: `corpus` (a folder of tools/prepare_corpus.py), `text` (files or folders), `examples` (JSONL or JSON),
     `tfds` (a name or prepared folder), `python_docs`, `python_sources`. Objectives: `causal`, `prefix`, `mlm`, `span`,
     `denoise` on text; `tune`, `tune_prefix` on examples. `targets_length` is the decoder's side of `denoise`.
+    `pack`: several documents or examples share a row, apart from each other; False: each has rows of its own.
     `virtual`: ids of a soft prompt in front of every text (`recipes.assemble` fills them in).
     """
 
@@ -94,8 +95,10 @@ def _prompted(row, rng, *, ids):
 def _text_rows(data: DataConfig, tokenizer, split: str, pad_id: int) -> Rows:
     corpus = _corpus(data, tokenizer, split)
     if data.objective in ("span", "denoise"):
+        if not data.pack:
+            raise ValueError(f"objective {data.objective!r} always packs pieces into rows; pack=False is not offered")
         return _pair_rows(data, corpus, tokenizer, pad_id)
-    rows: Rows = WindowRows(corpus, data.length, pad_id=pad_id)
+    rows: Rows = (WindowRows if data.pack else DocumentRows)(corpus, data.length, pad_id=pad_id)
     if data.objective == "mlm":
         return MappedRows(rows, MaskedLM(tokenizer, rate=data.mask_rate, whole_word=data.whole_word))
     return MappedRows(rows, prefix_lm) if data.objective == "prefix" else rows

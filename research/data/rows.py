@@ -31,6 +31,28 @@ class WindowRows:
         return window(shard.tokens, shard.offsets[:-1], begin, self._length, self._pad_id)
 
 
+class DocumentRows:
+    """Rows of one document each, padded; a longer document goes on in further rows, each from position 0.
+
+    The last token of a row predicts the first of the document's next one, so every pair is learned once.
+    """
+
+    def __init__(self, corpus: TokenCorpus, length: int, *, pad_id: int = 0):
+        self._corpus, self._length, self._pad_id = corpus, length, pad_id
+        self._first = np.cumsum([0, *(-(-int(n) // length) for n in corpus.lengths)])
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def row(self, index: int, rng: np.random.Generator | None = None) -> Row:
+        del rng
+        if not 0 <= index < len(self):
+            raise IndexError(f"row {index} of {len(self)}")
+        k = int(np.searchsorted(self._first, index, side="right")) - 1
+        begin = (index - int(self._first[k])) * self._length
+        return window(self._corpus.document(k), np.zeros(1, np.int64), begin, self._length, self._pad_id)
+
+
 class PackedRows:
     """Examples packed by first fit, planned once from their lengths; a row is the same in every epoch (tuning)."""
 

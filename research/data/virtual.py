@@ -25,14 +25,17 @@ def prepend(batch: Mapping[str, Any], ids: Sequence[int], *, behind: int = 0) ->
     Rows may be padded on either side. Their positions are counted anew; new places are not supervised.
 
     Raises:
-      ValueError: a row holds several packed segments, or a `horizon` (then put the ids into the examples instead).
+      ValueError: a row holds several packed segments.
     """
     side = "inputs" if "inputs" in batch else "tokens"
     prefix = "input_" if side == "inputs" else ""
     tokens = np.asarray(batch[side])
     segments = np.asarray(batch.get(f"{prefix}segment_ids", np.ones_like(tokens)))
-    if segments.max(initial=0) > 1 or (side == "tokens" and "horizon" in batch):
-        raise ValueError("a soft prompt goes in front of one text per row; this batch holds packed segments")
+    if segments.max(initial=0) > 1:
+        raise ValueError(
+            "a soft prompt goes in front of one text per row; this batch holds packed segments: "
+            "set pack=False in the data section"
+        )
     P = len(ids)
     # A left-padded row has its prompt behind the padding.
     place = np.where((segments > 0).any(1), (segments > 0).argmax(1), 0) + behind
@@ -46,6 +49,10 @@ def prepend(batch: Mapping[str, Any], ids: Sequence[int], *, behind: int = 0) ->
     out[f"{prefix}segment_ids"] = real
     if f"{prefix}positions" in batch:
         out[f"{prefix}positions"] = np.maximum(np.cumsum(real > 0, axis=1) - 1, 0).astype(np.int32)
+    if side == "tokens" and "horizon" in batch:
+        # A horizon is a position, and the text has moved; the prompt belongs to what its first token sees.
+        first = np.take_along_axis(np.asarray(batch["horizon"]), np.minimum(place, tokens.shape[1] - 1)[:, None], 1)
+        out["horizon"] = spread(batch["horizon"], first).astype(np.int32) + P
     beside = ("targets", "loss_mask", "token_types") if side == "tokens" else ()
     for name in beside:
         if name in batch and np.ndim(batch[name]) == 2:

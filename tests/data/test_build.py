@@ -11,6 +11,7 @@ from research.data import build_rows, build_source, check_batch, render
 from research.data.build import OBJECTIVES
 from research.data.byte_tokenizer import ByteTokenizer
 from research.data.corpus import TokenCorpus
+from research.data.rows import DocumentRows
 from research.data.sources import one_pass
 
 
@@ -96,6 +97,7 @@ def test_python_docs_section(tokenizer):
         ({"objective": "gpt"}, "unknown data objective 'gpt'; have"),
         ({"kind": "examples"}, "examples are for the objectives tune"),
         ({"objective": "tune"}, "needs kind 'examples' or 'tfds', got 'text'"),
+        ({"objective": "span", "pack": False}, "objective 'span' always packs"),
         ({"heldout": 0.0, "split": "heldout"}, "the heldout split of text .* is empty"),
     ],
 )
@@ -114,3 +116,33 @@ def test_the_room_does_not_import_jax():
     code += "print([m for m in ('jax', 'flax', 'grain', 'tensorflow', 'tensorflow_datasets') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("objective", ["causal", "prefix", "mlm"])
+def test_a_soft_prompt_goes_before_every_document_when_rows_are_not_shared(folder, tokenizer, objective):
+    config = section(folder, objective) | {"virtual": (900, 901)}
+    rows = build_rows(config | {"pack": False}, tokenizer, "train")
+    row = rows.row(0, np.random.default_rng(0))
+    assert row["tokens"].shape == (66,) and row["tokens"][:2].tolist() == [900, 901]
+    assert row["loss_mask"][:2].sum() == 0 and row["segment_ids"].max() == 1
+    if objective == "prefix":
+        plain = build_rows(section(folder, objective) | {"pack": False}, tokenizer).row(0, np.random.default_rng(0))
+        assert row["horizon"].tolist() == [h + 2 for h in (*[plain["horizon"][0]] * 2, *plain["horizon"])]
+    shared = build_rows(config, tokenizer, "train")
+    with pytest.raises(ValueError, match="set pack=False"):
+        for i in range(len(shared)):
+            shared.row(i, np.random.default_rng(0))
+
+
+def test_rows_of_one_document_predict_every_pair_once():
+    documents = [[1, 2, 3], [4], [5, 6, 7, 8, 9], [10, 11, 12, 13]]
+    rows = DocumentRows(TokenCorpus.from_documents(documents), 4)
+    found = [rows.row(i) for i in range(len(rows))]
+    pairs = sorted(
+        (int(t), int(y)) for r in found for t, y, m in zip(r["tokens"], r["targets"], r["loss_mask"], strict=True) if m
+    )
+    assert pairs == sorted((a, b) for d in documents for a, b in zip(d, d[1:], strict=False))
+    assert [r["segment_ids"].tolist() for r in found] == [
+        [1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 1]]  # fmt: skip
+    with pytest.raises(IndexError, match="row 5 of 5"):
+        rows.row(5)
