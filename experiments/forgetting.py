@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
 from experiments.cells import Cell, data_folder, names, picked, spread, sweep
-from experiments.generate import load
+from experiments.loading import load
 from experiments.trial import linear_decay, train
 from research import weights
 from research.core import compilation, tree
