@@ -4,6 +4,8 @@ from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
+from research.core.names import meant
+
 from . import python_docs
 from .corpus import TokenCorpus
 from .corruption import CorruptedPairRows, Denoising, MaskedLM, SpanCorruption, prefix_lm, prompt_as_prefix
@@ -59,11 +61,12 @@ class DataConfig:
         given = dict(config.items())
         known = {f.name for f in fields(cls)}
         if unknown := sorted(set(given) - known):
-            raise ValueError(f"unknown data options {unknown}; have {sorted(known)}")
+            hint = meant(unknown[0], known)
+            raise ValueError(f"unknown data options {unknown}{hint}; have {sorted(known)}")
         built = cls(**given)
         for name, value, allowed in (("kind", built.kind, KINDS), ("objective", built.objective, OBJECTIVES)):
             if value not in allowed:
-                raise ValueError(f"unknown data {name} {value!r}; have {sorted(allowed)}")
+                raise ValueError(f"unknown data {name} {value!r}{meant(value, allowed)}; have {sorted(allowed)}")
         return built
 
 
@@ -115,7 +118,8 @@ def build_source(config, tokenizer, *, split: str | None = None, shard: tuple[in
         rows = build_rows(config, tokenizer, split)
         return Batches(Stream(rows, data.seed, shuffle=data.shuffle), data.batch_size, shard=shard)
     if unknown := sorted(set(config.keys()) - _MIXTURE):
-        raise ValueError(f"unknown options {unknown} of a mixture; have {sorted(_MIXTURE)}")
+        hint = meant(unknown[0], _MIXTURE)
+        raise ValueError(f"unknown options {unknown} of a mixture{hint}; have {sorted(_MIXTURE)}")
     tempered = {name: config[name] for name in ("cap", "temperature") if config.get(name) is not None}
     if tempered and config.get("weights"):
         raise ValueError(f"a mixture takes either weights or cap and temperature; given weights and {sorted(tempered)}")

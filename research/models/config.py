@@ -1,9 +1,9 @@
 """One dataclass that describes every model: a family is a row of choices in it, not a class."""
 
-import difflib
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from research.core.names import meant
 from research.ops.activations import activation
 from research.ops.positions import Rope
 
@@ -164,7 +164,4 @@ def check_names(names: Any) -> None:
     known = [field.name for field in fields(ModelConfig)]
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(
-                f"unknown model field {name!r}" + (f", did you mean {near[0]!r}?" if near else f"; have {known}")
-            )
+            raise ValueError(f"unknown model field {name!r}{meant(name, known) or f'; have {known}'}")

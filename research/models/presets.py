@@ -1,8 +1,8 @@
 """Published models by name: each family is a row of choices, each size a few numbers on top of it."""
 
-import difflib
 from typing import Any
 
+from research.core.names import meant
 from research.models.config import ModelConfig
 from research.ops.positions import Rope
 
@@ -296,8 +296,6 @@ def preset(name: str, **changes: Any) -> ModelConfig:
       ValueError: an unknown name; the message offers the nearest and lists what exists.
     """
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.4)
-        hint = f", did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown preset {name!r}{hint} Have {sorted(PRESETS)}")
+        raise ValueError(f"unknown preset {name!r}{meant(name, PRESETS)}; have {sorted(PRESETS)}")
     config = ModelConfig(**PRESETS[name])
     return config.replace(**changes) if changes else config

@@ -4,7 +4,6 @@ The config's sections: `model` (a preset and changes, `policy`, `unroll`, `remat
 (`research.data.build`), `optimizer` (`research.training.optim`), `mesh`, and the run's own numbers, see `DEFAULTS`.
 """
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from jax.sharding import Mesh
 from research import weights
 from research.core import mesh as meshes
 from research.core import tree
+from research.core.names import meant
 from research.data import build, load_tokenizer, one_pass
 from research.data.sentencepiece_tokenizer import train_sentencepiece
 from research.interop import load_pretrained
@@ -95,9 +95,7 @@ def complete(given: Mapping[str, Any]) -> dict[str, Any]:
 def _filled(given: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> dict[str, Any]:
     for name in given:
         if name not in defaults:
-            near = difflib.get_close_matches(name, defaults, n=1, cutoff=0.5)
-            hint = f", did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"unknown key {where}.{name}{hint} Have {sorted(defaults)}")
+            raise ValueError(f"unknown key {where}.{name}{meant(name, defaults)}; have {sorted(defaults)}")
     return dict(defaults) | dict(given)
 
 

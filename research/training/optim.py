@@ -5,7 +5,6 @@ matrices") would take the layer axis for a matrix axis, so such rules run under 
 stack is the stack of the updates.
 """
 
-import difflib
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from jax.tree_util import DictKey
 from optax import contrib
 
 from research.core import tree
+from research.core.names import meant
 from research.training.schedules import Schedule, make_schedule
 
 
@@ -92,8 +92,7 @@ def _check_options(name: str, given: Mapping[str, Any]) -> None:
     known = [key for key in inspect.signature(RULES[name]).parameters if key != "groups"]
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(key, [*known, *_COMMON], n=1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            hint = meant(key, [*known, *_COMMON])
             raise ValueError(f"optimizer {name!r} has no option {key!r}{hint}; have {known} and {['name', *_COMMON]}")
 
 

@@ -8,7 +8,6 @@ A recipe is one dict or a list of them, applied in order; later ones may wrap wh
 What a method accepts are the fields of its class, see `METHODS`.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any, TypeAlias
@@ -16,6 +15,7 @@ from typing import Any, TypeAlias
 import jax
 
 from research.core import tree
+from research.core.names import meant
 from research.core.types import Array, Params
 from research.ops.linear import fold
 from research.weights import prefix as prefixes
@@ -58,13 +58,13 @@ def parse(recipe: Recipe) -> tuple[Any, ...]:
 def _method(given: dict[str, Any]) -> Any:
     name = given.pop("method", None)
     if name not in METHODS:
-        raise ValueError(f"unknown PEFT method {name!r}{_near(name, METHODS)}; have {sorted(METHODS)}")
+        raise ValueError(f"unknown PEFT method {name!r}{meant(name, METHODS)}; have {sorted(METHODS)}")
     kind, preset = METHODS[name]
     # A preset's own choice is what the name says; it is no option of that name.
     known = {f.name: f for f in fields(kind) if f.name not in preset or not isinstance(preset[f.name], bool)}
     for key, value in given.items():
         if key not in known:
-            raise ValueError(f"method {name!r} has no option {key!r}{_near(key, known)}; have {sorted(known)}")
+            raise ValueError(f"method {name!r} has no option {key!r}{meant(key, known)}; have {sorted(known)}")
         if type(value) not in _kinds(known[key].default):
             raise ValueError(f"option {key!r} of method {name!r} is like {known[key].default!r}; given {value!r}")
     return kind(**preset | {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
@@ -74,11 +74,6 @@ def _kinds(default: Any) -> tuple[type, ...]:
     """Which types an option may have, by its default."""
     kinds: dict[type, tuple[type, ...]] = {float: (int, float), int: (int,), bool: (bool,)}
     return kinds.get(type(default), (str, list, tuple))
-
-
-def _near(name: Any, known: Any) -> str:
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f", did you mean {close[0]!r}?" if close else ""
 
 
 def describe(recipe: Recipe) -> list[dict[str, Any]]:

@@ -92,7 +92,7 @@ def test_python_docs_section(tokenizer):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        ({"lenght": 5}, r"unknown data options \['lenght'\]; have"),
+        ({"lenght": 5}, r"unknown data options \['lenght'\], did you mean 'length'\?; have"),
         ({"kind": "csv"}, "unknown data kind 'csv'; have"),
         ({"objective": "gpt"}, "unknown data objective 'gpt'; have"),
         ({"kind": "examples"}, "examples are for the objectives tune"),
