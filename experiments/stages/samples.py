@@ -7,7 +7,7 @@ from typing import Any
 from experiments.stages import learning, tokenizer
 from experiments.stages.stage import Done, Stage
 from experiments.stages.tune import question
-from research.decoding import Sampling, generate, prepare
+from research.decoding import Sampling, generate, prepare, side_by_side
 
 
 def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> dict[str, Any]:
@@ -25,41 +25,36 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
         ("tune", [questions[task] for task in sorted(questions)]),
     ):
         ready = prepare(model, learning.load_weights(inputs[source], model))
-        for name, sampling in settings["samplings"].items():
-            found += continued(model, ready, pieces, prompts, name, sampling, settings, source)
+        found += continued(model, ready, pieces, prompts, settings, source)
     return {"samples": found}
 
 
 def continued(
-    model: Any,
-    params: Any,
-    pieces: Any,
-    prompts: list[str],
-    name: str,
-    sampling: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    source: str,
+    model: Any, params: Any, pieces: Any, prompts: list[str], settings: Mapping[str, Any], source: str
 ) -> list[dict[str, Any]]:
-    """One record per prompt: the new tokens as text and the log-probability that the model itself gave each."""
-    if not prompts:
+    """One record per sampling and prompt: the new tokens as text and the log-probability that the model gave each."""
+    samplings = [(name, knobs, i) for name, knobs in settings["samplings"].items() for i in range(len(prompts))]
+    if not samplings:
         return []
     out = generate(
         model,
         params,
-        [pieces.encode(prompt, bos=True) for prompt in prompts],
+        [pieces.encode(prompts[i], bos=True) for *_, i in samplings],
         max_new_tokens=settings["max_new_tokens"],
-        sampling=Sampling(**sampling),
+        # All of them in one batch, so that one program is compiled; a prompt draws the same noise under each.
+        sampling=side_by_side([Sampling(**knobs) for _, knobs, _ in samplings]),
         stop_tokens=(pieces.eos_id,),
         key=settings["seed"],
+        seeds=[i for *_, i in samplings],
     )
     records = []
-    for row, prompt in enumerate(prompts):
+    for row, (name, knobs, i) in enumerate(samplings):
         ids = out.ids(row)
         records.append(
             {
                 "model": source,
-                "prompt": prompt,
-                "sampling": ", ".join(f"{knob} {value:g}" for knob, value in sampling.items()) or name,
+                "prompt": prompts[i],
+                "sampling": ", ".join(f"{knob} {value:g}" for knob, value in knobs.items()) or name,
                 "tokens": shown(pieces, ids),
                 "logprobs": [float(x) for x in out.logprobs[row, : len(ids)]],
             }

@@ -3,7 +3,7 @@
 from research.decoding.beam import beam_search
 from research.decoding.generate import generate, prepare
 from research.decoding.result import Generation, Piece
-from research.decoding.sample import Sampling
+from research.decoding.sample import Sampling, side_by_side
 from research.decoding.speculative import speculate
 
-__all__ = ["Generation", "Piece", "Sampling", "beam_search", "generate", "prepare", "speculate"]
+__all__ = ["Generation", "Piece", "Sampling", "beam_search", "generate", "prepare", "side_by_side", "speculate"]

@@ -87,6 +87,27 @@ class Sampling:
             raise ValueError(f"{', '.join(idle)} act only when sampling: give a temperature > 0 (it is 0, greedy)")
 
 
+def side_by_side(samplings: Sequence[Sampling]) -> Sampling:
+    """One `Sampling` whose row i is chosen as `samplings[i]` says: different knobs in one batch and one program.
+
+    Raises:
+      ValueError: none was given, they differ in a knob that is not per row, or some use `top_h` and some do not.
+    """
+    if not samplings:
+        raise ValueError("side_by_side needs at least one sampling")
+    for name in ("no_repeat_ngram", "suppress", "forced_bos", "forced_eos"):
+        if len({str(getattr(s, name)) for s in samplings}) > 1:
+            raise ValueError(f"{name} is the same for all rows; given {[getattr(s, name) for s in samplings]}")
+    values: dict[str, Any] = {}
+    for name, (_, _, _, off) in _RANGES.items():
+        given = [getattr(s, name) for s in samplings]
+        if any(value is not None for value in given):
+            if off is None and any(value is None for value in given):
+                raise ValueError(f"{name} cannot be off in some rows and on in others; given {given}")
+            values[name] = [off if value is None else value for value in given]
+    return replace(samplings[0], **values)
+
+
 @struct.dataclass
 class Knobs:
     """`Sampling` and the length limits of one call as arrays; None = off, and off costs nothing."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.decoding import Sampling, generate, prepare
+from research.decoding import Sampling, generate, prepare, side_by_side
 from research.decoding.prompts import bucket
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 1, 2]]
@@ -216,3 +216,24 @@ def test_prepare_changes_no_number(table):
     ready = prepare(model, params)
     assert prepare(model, ready)["rows"]["kernel"] is ready["rows"]["kernel"]
     chex.assert_trees_all_equal(jax.tree.map(jnp.asarray, params), ready)
+
+
+def test_samplings_side_by_side_equal_each_alone(table):
+    model, params = table
+    mixed = [
+        Sampling(),
+        Sampling(temperature=0.9, top_k=3),
+        Sampling(temperature=1.3, top_p=0.7),
+        Sampling(temperature=1.0),
+    ]
+    prompt = [[4, 5, 6]]
+    together = generate(model, params, prompt * 4, max_new_tokens=6, sampling=side_by_side(mixed), seeds=[2] * 4)
+    for row, sampling in enumerate(mixed):
+        alone = generate(model, params, prompt, max_new_tokens=6, sampling=sampling, seeds=[2])
+        assert together.ids(row) == alone.ids(0)
+    with pytest.raises(ValueError, match="no_repeat_ngram is the same for all rows; given \\[None, 2\\]"):
+        side_by_side([Sampling(), Sampling(no_repeat_ngram=2)])
+    with pytest.raises(ValueError, match="top_h cannot be off in some rows"):
+        side_by_side([Sampling(temperature=1.0), Sampling(temperature=1.0, top_h=0.4)])
+    with pytest.raises(ValueError, match="at least one"):
+        side_by_side([])
