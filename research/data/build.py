@@ -12,15 +12,17 @@ from .corruption import CorruptedPairRows, Denoising, MaskedLM, SpanCorruption, 
 from .files import documents, find_files, read_examples
 from .mixtures import Mixture, mixing_rates
 from .rows import DocumentRows, MappedRows, PackedRows, PaddedRows, WindowRows
+from .seq2seq import PairRows, encode_pairs
 from .sources import Batches, Rows, Stream
 from .spans import random_spans_helper, tokenizer_sentinels
+from .task_templates import templated
 from .templates import encode_examples
 from .tfds_source import TfdsExamples
 from .virtual import prepend, with_virtual
 
 KINDS = ("corpus", "text", "examples", "tfds", "python_docs", "python_sources")
-OBJECTIVES = ("causal", "prefix", "mlm", "span", "denoise", "tune", "tune_prefix")
-
+OBJECTIVES = ("causal", "prefix", "mlm", "span", "denoise", "tune", "tune_prefix", "seq2seq")
+FROM_EXAMPLES = ("tune", "tune_prefix", "seq2seq")  # the others learn from plain text
 
 _MIXTURE = {"mix", "weights", "cap", "temperature", "batch_size", "seed"}
 
@@ -31,9 +33,12 @@ class DataConfig:
 
     Kinds: `corpus` (a folder of tools/prepare_corpus.py), `text` (files or folders), `examples` (JSONL or JSON),
     `tfds` (a name or prepared folder), `python_docs`, `python_sources`. Objectives: `causal`, `prefix`, `mlm`, `span`,
-    `denoise` on text; `tune`, `tune_prefix` on examples. `targets_length` is the decoder's side of `denoise`.
+    `denoise` on text; `tune`, `tune_prefix`, `seq2seq` on examples. `targets_length` is the decoder's side of
+    `denoise` and `seq2seq` (0: as long as the other). `templates`: phrasings that make examples of a file's rows
+    (`task_templates`), row i in number i mod n.
     `pack`: several documents or examples share a row, apart from each other; False: each has rows of its own.
-    `virtual`: ids of a soft prompt in front of every text (`recipes.assemble` fills them in).
+    `virtual`: ids of a soft prompt in front of every text; `decoder_start`: the id that the decoder begins with in
+    `seq2seq`, -1 for the padding token (`recipes.assemble` fills both in from the model).
     """
 
     kind: str = "python_docs"
@@ -53,7 +58,9 @@ class DataConfig:
     mask_rate: float = 0.15
     mean_span: float = 3.0
     whole_word: bool = False
+    templates: tuple[str, ...] = ()
     virtual: tuple[int, ...] = ()
+    decoder_start: int = -1
 
     @classmethod
     def of(cls, config) -> "DataConfig":
@@ -67,6 +74,10 @@ class DataConfig:
         for name, value, allowed in (("kind", built.kind, KINDS), ("objective", built.objective, OBJECTIVES)):
             if value not in allowed:
                 raise ValueError(f"unknown data {name} {value!r}{meant(value, allowed)}; have {sorted(allowed)}")
+        if isinstance(built.templates, str):
+            raise ValueError(f"templates is a list of phrasings, given the text {built.templates!r}")
+        if built.templates and built.objective not in FROM_EXAMPLES:
+            raise ValueError(f"templates make examples, for {FROM_EXAMPLES}; the objective is {built.objective!r}")
         return built
 
 
@@ -75,19 +86,33 @@ def build_rows(config, tokenizer, split: str | None = None) -> Rows:
     data = DataConfig.of(config)
     split = split or data.split
     pad_id = tokenizer.pad_id or 0
-    if data.objective.startswith("tune"):
-        room = data.length - len(data.virtual)
-        try:
-            examples = encode_examples(
-                _examples(data, split), tokenizer, max_length=room, long=data.long, boundary=data.boundary
-            )
-        except ValueError as error:
-            raise ValueError(f"{split} split of {data.path}: {error}") from None
-        examples = [with_virtual(example, data.virtual) for example in examples] if data.virtual else examples
-        rows: Rows = (PackedRows if data.pack else PaddedRows)(examples, data.length, pad_id=pad_id)
-        return MappedRows(rows, prompt_as_prefix) if data.objective == "tune_prefix" else rows
+    if data.objective in FROM_EXAMPLES:
+        return _example_rows(data, tokenizer, split, pad_id)
     rows = _text_rows(data, tokenizer, split, pad_id)
     return MappedRows(rows, partial(_prompted, ids=data.virtual)) if data.virtual else rows
+
+
+def _example_rows(data: DataConfig, tokenizer, split: str, pad_id: int) -> Rows:
+    room = data.length - len(data.virtual)
+    try:
+        found = _examples(data, split)
+        if data.objective == "seq2seq":
+            return _seq2seq_rows(data, found, tokenizer, pad_id)
+        examples = encode_examples(found, tokenizer, max_length=room, long=data.long, boundary=data.boundary)
+    except ValueError as error:
+        raise ValueError(f"{split} split of {data.path}: {error}") from None
+    examples = [with_virtual(example, data.virtual) for example in examples] if data.virtual else examples
+    rows: Rows = (PackedRows if data.pack else PaddedRows)(examples, data.length, pad_id=pad_id)
+    return MappedRows(rows, prompt_as_prefix) if data.objective == "tune_prefix" else rows
+
+
+def _seq2seq_rows(data: DataConfig, examples: list[dict], tokenizer, pad_id: int) -> Rows:
+    room, targets = data.length - len(data.virtual), data.targets_length or data.length
+    pairs = encode_pairs(examples, tokenizer, inputs_length=room, targets_length=targets, long=data.long)
+    start = pad_id if data.decoder_start < 0 else data.decoder_start
+    return PairRows(
+        pairs, data.length, targets, decoder_start_id=start, pad_id=pad_id, pack=data.pack, virtual=data.virtual
+    )
 
 
 def _prompted(row, rng, *, ids):
@@ -159,7 +184,7 @@ def _corpus(data: DataConfig, tokenizer, split: str) -> TokenCorpus:
         return TokenCorpus.open(data.path, split, tokenizer=tokenizer)
     if data.kind == "examples":
         raise ValueError(
-            f"examples are for the objectives tune and tune_prefix, not {data.objective!r}; use kind='text'"
+            f"examples are for the objectives {', '.join(FROM_EXAMPLES)}, not {data.objective!r}; use kind='text'"
         )
     return TokenCorpus.from_texts(texts(data, split), tokenizer)
 
@@ -167,14 +192,18 @@ def _corpus(data: DataConfig, tokenizer, split: str) -> TokenCorpus:
 def _examples(data: DataConfig, split: str) -> list[dict]:
     if data.kind == "tfds":
         source = TfdsExamples(data.path, split)
-        return [source[i] for i in range(len(source))]
+        found = [source[i] for i in range(len(source))]
+        return templated(found, data.templates, name=data.path) if data.templates else found
     if data.kind != "examples":
         raise ValueError(f"objective {data.objective!r} needs kind 'examples' or 'tfds', got {data.kind!r}")
-    found = [e for f in find_files([Path(data.path)]) for e in read_examples(f)]
-    train = [e for e in found if not python_docs.is_heldout(str(sorted(e.items())), data.heldout)]
-    if split != "heldout":
-        return train
-    return [e for e in found if python_docs.is_heldout(str(sorted(e.items())), data.heldout)]
+    chosen: list[dict] = []
+    for file in find_files([Path(data.path)]):
+        rows = list(read_examples(file))
+        made = templated(rows, data.templates, name=str(file)) if data.templates else rows
+        # The row itself decides, so that it is on one side in whatever phrasing.
+        held = [python_docs.is_heldout(str(sorted(row.items())), data.heldout) for row in rows]
+        chosen += [example for example, h in zip(made, held, strict=True) if h == (split == "heldout")]
+    return chosen
 
 
 def _pair_rows(data: DataConfig, corpus: TokenCorpus, tokenizer, pad_id: int) -> CorruptedPairRows:

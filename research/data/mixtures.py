@@ -28,7 +28,8 @@ class Mixture:
     """An endless stream that takes its positions from several streams by `rates` (they are normalised).
 
     Positions fall into blocks of 4096; within each the counts are exactly the rates (rounded by largest remainder, at
-    least one), in an order drawn from (seed, block). So any position is found without replaying those before it.
+    least one), in an order drawn from (seed, block). So any position is found without replaying those before it. Every
+    row carries its `part`: the number of its stream among the sorted names.
     """
 
     def __init__(self, streams: Mapping[str, Stream], rates: Mapping[str, float], *, seed: int = 0):
@@ -66,7 +67,8 @@ class Mixture:
 
     def at(self, position: int, rng: np.random.Generator) -> Row:
         name, within = self.locate(position)
-        return self.streams[name].at(within, rng)
+        # Which part a row is of, so that the loss of each can be told.
+        return {**self.streams[name].at(within, rng), "part": np.asarray(self.names.index(name), np.int32)}
 
     def describe(self) -> dict:
         parts = {k: self.streams[k].describe() for k in self.names}

@@ -95,16 +95,32 @@ def encode_example(example: Mapping, tokenizer, *, template: str | None = None, 
     """One example of any known shape; raises ValueError naming the columns if the shape is unknown."""
     if "messages" in example or "conversations" in example:
         return encode_chat(as_messages(example), tokenizer, template=template, tools=example.get("tools"))
-    if "prompt" in example and "completion" in example:
-        return encode_completion(example["prompt"], example["completion"], tokenizer, boundary=boundary)
-    if "instruction" in example and "output" in example:
-        return encode_completion(alpaca_prompt(example), example["output"], tokenizer, boundary=boundary)
+    pair = as_pair(example)
+    if pair is not None:
+        return encode_completion(*pair, tokenizer, boundary=boundary)
     if "text" in example:
         return encode_text(example["text"], tokenizer)
     raise ValueError(
         f"unknown columns {sorted(example)}; expected messages, conversations, prompt + completion, "
         "instruction + output, or text"
     )
+
+
+def as_pair(example: Mapping) -> tuple[str, str] | None:
+    """(prompt, completion) of an example with these columns or Alpaca's; None where it has neither.
+
+    Raises:
+      ValueError: one of them is no text.
+    """
+    if "prompt" in example and "completion" in example:
+        pair = example["prompt"], example["completion"]
+    elif "instruction" in example and "output" in example:
+        pair = alpaca_prompt(example), example["output"]
+    else:
+        return None
+    if not all(isinstance(side, str) for side in pair):
+        raise ValueError(f"prompt and completion must be texts, got {[type(side).__name__ for side in pair]}")
+    return pair
 
 
 def alpaca_prompt(example: Mapping) -> str:

@@ -2,16 +2,21 @@
 
 from research.evaluation.baselines import most_common, nearest
 from research.evaluation.compression import ngram_bits_per_byte, xz_bits_per_byte
+from research.evaluation.squad import squad
 from research.evaluation.text_metrics import Interval, bits_per_byte, bootstrap, exact_match, rouge
+from research.evaluation.translation import bleu, chrf
 
 __all__ = [
     "Interval",
     "bits_per_byte",
+    "bleu",
     "bootstrap",
+    "chrf",
     "exact_match",
     "most_common",
     "nearest",
     "ngram_bits_per_byte",
     "rouge",
+    "squad",
     "xz_bits_per_byte",
 ]

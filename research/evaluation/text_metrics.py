@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rouge_score import rouge_scorer
@@ -52,7 +52,7 @@ def rouge(
     subsequences over lines. See *ROUGE: A Package for Automatic Evaluation of Summaries*, Lin, 2004; the numbers
     are those of the `rouge-score` package. Raises ValueError for unequal lengths, no pairs or an unknown kind.
     """
-    _check_pairs(predictions, references)
+    check_pairs(predictions, references)
     unknown = sorted(set(kinds) - set(ROUGE_KINDS))
     if unknown:
         raise ValueError(f"unknown kinds of ROUGE {unknown}; have {list(ROUGE_KINDS)}")
@@ -76,7 +76,7 @@ def exact_match(
     seed: int = 0,
 ) -> Interval:
     """The share of predictions equal to their reference after `normalize` (default: outer whitespace removed)."""
-    _check_pairs(predictions, references)
+    check_pairs(predictions, references)
     hits = [normalize(p) == normalize(r) for p, r in zip(predictions, references, strict=True)]
     return bootstrap(np.array(hits, np.float64), samples=samples, seed=seed)
 
@@ -88,7 +88,8 @@ def bits_per_byte(nats: float, n_bytes: int) -> float:
     return float(nats) / math.log(2) / n_bytes
 
 
-def _check_pairs(predictions: Sequence[str], references: Sequence[str]) -> None:
+def check_pairs(predictions: Sequence[str], references: Sequence[Any]) -> None:
+    """Raises ValueError unless there are as many predictions as references, at least one."""
     if isinstance(predictions, str) or isinstance(references, str):
         raise ValueError("predictions and references are lists of texts, one per example; got a single text")
     if len(predictions) != len(references) or not predictions:

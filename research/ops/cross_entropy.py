@@ -24,11 +24,15 @@ CHUNK = 128
 
 
 class Sums(NamedTuple):
-    """Sums over supervised tokens, all float32 scalars: negative log-likelihood in nats, weight, correct argmaxes."""
+    """Sums over supervised tokens, all float32: negative log-likelihood in nats, weight, correct argmaxes.
+
+    `rows`: the first of them for each row [B]; nothing is differentiated through it.
+    """
 
     nll: Array
     weight: Array
     correct: Array
+    rows: Array
 
 
 def _chunks(x: Array, size: int) -> Array:
@@ -47,7 +51,7 @@ def _logits(weight: Any, bias: Array | None, h: Array, cap: float | None) -> Arr
 
 
 def _chunk_sums(logits: Array, y: Array, m: Array) -> tuple[Array, Array, Array]:
-    """Negative log-likelihood and number of correct argmaxes of one chunk, and ∂nll/∂logits."""
+    """Negative log-likelihood of each row [B] and number of correct argmaxes of one chunk, and ∂nll/∂logits."""
     peak = jnp.max(logits, axis=-1)
     exponentials = jnp.exp(logits - peak[..., None])
     total = jnp.sum(exponentials, axis=-1)
@@ -58,7 +62,7 @@ def _chunk_sums(logits: Array, y: Array, m: Array) -> tuple[Array, Array, Array]
     hot = lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1) == y[..., None]
     gradient = exponentials * (m / total)[..., None] - jnp.where(hot, m[..., None], 0)
     on = m > 0
-    return jnp.sum(jnp.where(on, nll * m, 0)), jnp.sum(jnp.where(on, correct * m, 0)), gradient
+    return jnp.sum(jnp.where(on, nll * m, 0), axis=-1), jnp.sum(jnp.where(on, correct * m, 0)), gradient
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(5, 6))
@@ -68,8 +72,9 @@ def _walk(weight: Any, bias: Array | None, hidden: Array, y: Array, m: Array, ca
         nll, correct, _ = _chunk_sums(_logits(weight, bias, h, cap), targets, mask)
         return (carry[0] + nll, carry[1] + correct), None
 
-    zero = jnp.zeros((), jnp.float32)
-    return lax.scan(body, (zero, zero), tuple(_chunks(a, size) for a in (hidden, y, m)))[0]
+    start = _no_sums(len(hidden))
+    rows, correct = lax.scan(body, start, tuple(_chunks(a, size) for a in (hidden, y, m)))[0]
+    return jnp.sum(rows), correct, rows
 
 
 def _walk_forward(weight: Any, bias: Any, hidden: Any, y: Any, m: Any, cap: float | None, size: int):
@@ -94,12 +99,15 @@ def _walk_forward(weight: Any, bias: Any, hidden: Any, y: Any, m: Any, cap: floa
         return (total + nll, right + correct, jax.tree.map(jnp.add, sums, dw)), dh
 
     trained = [value for on, value in zip(learns, values, strict=True) if on]
-    zero = jnp.zeros((), jnp.float32)
-    start = (zero, zero, jax.tree.map(jnp.zeros_like, trained))
-    (nll, correct, dw), dh = lax.scan(body, start, tuple(_chunks(a, size) for a in (hidden, y, m)))
+    start = (*_no_sums(len(hidden)), jax.tree.map(jnp.zeros_like, trained))
+    (rows, correct, dw), dh = lax.scan(body, start, tuple(_chunks(a, size) for a in (hidden, y, m)))
     B, T, D = hidden.shape
     dh = jnp.moveaxis(dh, 0, 1).reshape(B, -1, D)[:, :T]
-    return (nll, correct), (dw, dh, _Frozen(structure, tuple(learns)))
+    return (jnp.sum(rows), correct, rows), (dw, dh, _Frozen(structure, tuple(learns)))
+
+
+def _no_sums(rows: int) -> tuple[Array, Array]:
+    return jnp.zeros((rows,), jnp.float32), jnp.zeros((), jnp.float32)
 
 
 def _is_primal(node: Any) -> bool:
@@ -153,8 +161,8 @@ def cross_entropy(
     # Selected, not multiplied: whatever stands at a masked position, NaN too, adds exactly nothing to any gradient.
     hidden = jnp.where(on[..., None], hidden, 0)
     mask = loss_mask.astype(jnp.float32)
-    nll, correct = _walk(weight, bias, hidden, targets, mask, cap, min(chunk, hidden.shape[1]))
-    return Sums(nll, jnp.sum(mask), lax.stop_gradient(correct))
+    nll, correct, rows = _walk(weight, bias, hidden, targets, mask, cap, min(chunk, hidden.shape[1]))
+    return Sums(nll, jnp.sum(mask), lax.stop_gradient(correct), lax.stop_gradient(rows))
 
 
 def token_logprobs(

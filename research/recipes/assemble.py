@@ -62,6 +62,7 @@ _KINDS = {
     "mlm": "encoder",
     "span": "encoder_decoder",
     "denoise": "encoder_decoder",
+    "seq2seq": "encoder_decoder",
 }
 
 
@@ -155,8 +156,9 @@ def check_fits(described: ModelConfig, data: Mapping[str, Any], tokenizer: Any) 
     sections = data["mix"].values() if "mix" in data else [data]
     for section in sections:
         one = build.DataConfig.of(section)
-        if one.length > described.max_length:
-            raise ValueError(f"data.length {one.length} is longer than the model's max_length {described.max_length}")
+        for name, given in (("length", one.length), ("targets_length", one.targets_length)):
+            if given > described.max_length:
+                raise ValueError(f"data.{name} {given} is longer than the model's max_length {described.max_length}")
         if _KINDS[one.objective] != described.kind:
             raise ValueError(
                 f"objective {one.objective!r} needs a model of kind {_KINDS[one.objective]!r}; "
@@ -190,11 +192,14 @@ def assemble(config: Mapping[str, Any], folder: Path) -> Assembled:
         trainable = weights.trainable(shapes, config["peft"])
         rules["rate_groups"] = (*weights.rate_groups(config["peft"]), *rules.get("rate_groups", ()))
         config = prompted(config, virtual_ids(shapes), model.config)
+    if model.config.kind == "encoder_decoder":
+        config = in_sections(config, lambda given: given | {"decoder_start": model.config.decoder_start_id})
     learning = shapes if trainable is None else tree.split(shapes, trainable)[0]
     optimizer = optim.make(rules, learning, steps=config["steps"])
     shard = (jax.process_index(), jax.process_count())
     source = build.build_source(config["data"], tokenizer, shard=shard)
-    loss_fn = language_model_loss(model, chunk=config["chunk"])
+    parts = sorted(config["data"].get("mix", ()))
+    loss_fn = language_model_loss(model, chunk=config["chunk"], parts=parts)
     begin, frozen = state.create(
         begin_with,
         optimizer,
@@ -236,21 +241,26 @@ def prompted(config: Mapping[str, Any], ids: list[int], described: ModelConfig) 
     if not ids:
         return dict(config)
 
-    def section(given: Mapping[str, Any]) -> dict[str, Any]:
+    def section(given: dict[str, Any]) -> dict[str, Any]:
         one = build.DataConfig.of(given)
-        grown = one.length + (0 if one.objective.startswith("tune") else len(ids))
+        grown = one.length + (0 if one.objective in build.FROM_EXAMPLES else len(ids))
         if grown > described.max_length:
             raise ValueError(
                 f"data.length {one.length} and {len(ids)} virtual tokens do not fit the model's max_length "
                 f"{described.max_length}"
             )
-        return dict(given.items()) | {"virtual": tuple(ids)}
+        return given | {"virtual": tuple(ids)}
 
+    return in_sections(config, section)
+
+
+def in_sections(config: Mapping[str, Any], change: Callable[[dict[str, Any]], dict[str, Any]]) -> dict[str, Any]:
+    """The config with its data section changed, or every section of a mixture."""
     data = dict(config["data"].items())
     if "mix" in data:
-        data["mix"] = {name: section(one) for name, one in data["mix"].items()}
+        data["mix"] = {name: change(dict(one.items())) for name, one in data["mix"].items()}
         return dict(config) | {"data": data}
-    return dict(config) | {"data": section(data)}
+    return dict(config) | {"data": change(data)}
 
 
 def held_out(config: Mapping[str, Any], tokenizer: Any) -> dict[str, list[Any]] | list[Any]:

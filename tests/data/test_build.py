@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from research.data import build_rows, build_source, check_batch, render
-from research.data.build import OBJECTIVES
+from research.data.build import FROM_EXAMPLES, OBJECTIVES
 from research.data.byte_tokenizer import ByteTokenizer
 from research.data.corpus import TokenCorpus
 from research.data.rows import DocumentRows
@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 
 
 def section(folder, objective):
-    tune = objective.startswith("tune")
+    tune = objective in FROM_EXAMPLES
     return {
         "kind": "examples" if tune else "text",
         "path": str(folder / "tune.jsonl" if tune else folder),
@@ -50,7 +50,7 @@ def test_every_objective(folder, tokenizer, objective):
     for step in (0, 9):
         batch = source.batch(step)
         check_batch(batch, tokenizer.vocab_size, 64)
-        assert ("inputs" in batch) == (objective in ("span", "denoise"))
+        assert ("inputs" in batch) == (objective in ("span", "denoise", "seq2seq"))
         assert ("horizon" in batch) == ("prefix" in objective)
     shown = render(batch, tokenizer, rows=1)
     assert "tokens predicted" in shown.plain and any("bold underline" in str(s.style) for s in shown.spans)

@@ -85,6 +85,29 @@ def test_the_virtual_ids_stand_in_front_of_every_packed_example(base, tmp_path):
     assert parts.state.params["embed"]["tokens"]["embedding"].prompt.shape == (3, 32)
 
 
+def test_a_soft_prompt_stands_in_front_of_what_the_encoder_reads(base, tmp_path):
+    model = build(tiny_config("t5", vocab_size=264, max_length=64))
+    save_run(base / "t5", model.config, jax.jit(model.init)(jax.random.key(0)))
+    settings = config_of(base, RECIPES["prompt"], init_from=str(base / "t5"))
+    settings["data"] |= {"objective": "seq2seq", "targets_length": 20}
+    batch = assemble(settings, tmp_path).source.batch(0)
+    for inputs, segments in zip(batch["inputs"], batch["input_segment_ids"], strict=True):
+        for segment in range(1, segments.max() + 1):
+            mine = inputs[segments == segment]
+            assert mine[:3].tolist() == [264, 265, 266] and mine[3:].max() < 264
+    assert batch["tokens"].max() < 264 and batch["targets"].max() < 264 and (batch["tokens"][:, 0] == 0).all()
+    result = train.run(settings, tmp_path / "run", Console(quiet=True))
+    assert list(tree.paths(result.state.params)) == ["embed/tokens/embedding/prompt"]
+    _, params, _ = load_run(tmp_path / "run" / "checkpoints")
+    learned = params["embed"]["tokens"]["embedding"].prompt
+    np.testing.assert_array_equal(learned, result.state.params["embed"]["tokens"]["embedding"].prompt)
+    out = generate(model, params, [[50, 51, 1]], max_new_tokens=3)
+    assert out.prompts[0][:3] == [264, 265, 266] and out.lengths.tolist() == [3]
+    # What the prompt has learned is seen by the encoder, so the decoder's next words change with it.
+    plain = generate(model, load_params(base / "t5")[0], [[50, 51, 1]], max_new_tokens=3)
+    assert not np.allclose(out.logprobs, plain.logprobs)
+
+
 def test_what_cannot_be_is_refused(base, tmp_path):
     with pytest.raises(ValueError, match="give either `trainable` or `peft`"):
         assemble(config_of(base, RECIPES["lora"], trainable=(".*norm.*",)), tmp_path)

@@ -2,6 +2,8 @@
 
 import json
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from configs.t0_mixture import get_config
@@ -28,6 +30,21 @@ def test_every_file_is_a_part_that_is_scored_by_name(tmp_path):
     values = parts.evaluate(parts.state.params, parts.frozen)
     assert {"loss/ag", "loss/qqp"} <= set(values)
     assert min(values["loss/ag"], values["loss/qqp"]) <= values["loss"] <= max(values["loss/ag"], values["loss/qqp"])
+
+
+def test_the_training_loss_of_every_part_is_logged(tmp_path):
+    parts = assembled(folder_of(tmp_path, ag="Business", qqp="no"), tmp_path)
+    batch = parts.source.batch(0)
+    rows = {name: batch["part"] == i for i, name in enumerate(("ag", "qqp"))}
+    assert all(rows["ag"] ^ rows["qqp"])
+    alone = {
+        name: float(parts.loss_fn(parts.state.params, {k: jnp.asarray(v[on]) for k, v in batch.items()}, None)[0])
+        / batch["loss_mask"][on].sum()
+        for name, on in rows.items()
+    }
+    _, metrics = parts.step(parts.state, parts.frozen, batch)
+    for name, expected in alone.items():
+        np.testing.assert_allclose(metrics[f"loss/{name}"], expected, rtol=1e-2)  # bfloat16
 
 
 def test_a_file_without_answers_is_named(tmp_path):
