@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.answering import greedy
 from experiments.stages import learning, tokenizer
 from experiments.stages.stage import Done, Stage, read_lines
 from experiments.stages.tune import NAMES, question
 from research import weights
-from research.decoding import generate, prepare
 from research.evaluation import exact_match, most_common, nearest, rouge
 from research.report import Steps
 
@@ -69,29 +69,13 @@ def nearest_answers(known: Sequence[Mapping[str, Any]], asked: Sequence[Mapping[
 def model_answers(
     model: Any, params: Any, pieces: Any, asked: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], title: str
 ) -> list[str]:
-    """Greedy answers, one line each; questions are sorted by length so that a batch pads little."""
+    """Greedy answers, one line each."""
     prompts = [pieces.encode(question(r["prompt"]), bos=True) for r in asked]
-    order = sorted(range(len(asked)), key=lambda i: len(prompts[i]))
-    ready, size = prepare(model, params), settings["batch_size"]
-    answers = [""] * len(asked)
     with Steps(title, len(asked), unit="answers") as bar:
-        for first in range(0, len(order), size):
-            chosen = order[first : first + size]
-            # Full batches only: the last one repeats a question rather than compile another shape.
-            padded = chosen + [chosen[-1]] * (size - len(chosen))
-            out = generate(
-                model,
-                ready,
-                [prompts[i] for i in padded],
-                max_new_tokens=settings["max_new_tokens"],
-                stop_tokens=(pieces.eos_id,),
-                logprobs=False,
-            )
-            for row, i in enumerate(chosen):
-                text = pieces.decode([t for t in out.ids(row) if t != pieces.eos_id])
-                answers[i] = text.strip().split("\n", 1)[0].strip()
-            bar.advance(len(chosen))
-    return answers
+        found = greedy(
+            model, params, pieces, prompts, settings["max_new_tokens"], settings["batch_size"], done=bar.advance
+        )
+    return [text.split("\n", 1)[0].strip() for text in found]
 
 
 def scores(asked: Sequence[Mapping[str, Any]], answers: Sequence[str]) -> dict[str, dict[str, list[float]]]:

@@ -95,20 +95,20 @@ def build_rows(config, tokenizer, split: str | None = None) -> Rows:
 def _example_rows(data: DataConfig, tokenizer, split: str, pad_id: int) -> Rows:
     room = data.length - len(data.virtual)
     try:
-        found = _examples(data, split)
+        found = examples(data, split)
         if data.objective == "seq2seq":
             return _seq2seq_rows(data, found, tokenizer, pad_id)
-        examples = encode_examples(found, tokenizer, max_length=room, long=data.long, boundary=data.boundary)
+        coded = encode_examples(found, tokenizer, max_length=room, long=data.long, boundary=data.boundary)
     except ValueError as error:
         raise ValueError(f"{split} split of {data.path}: {error}") from None
-    examples = [with_virtual(example, data.virtual) for example in examples] if data.virtual else examples
-    rows: Rows = (PackedRows if data.pack else PaddedRows)(examples, data.length, pad_id=pad_id)
+    coded = [with_virtual(example, data.virtual) for example in coded] if data.virtual else coded
+    rows: Rows = (PackedRows if data.pack else PaddedRows)(coded, data.length, pad_id=pad_id)
     return MappedRows(rows, prompt_as_prefix) if data.objective == "tune_prefix" else rows
 
 
-def _seq2seq_rows(data: DataConfig, examples: list[dict], tokenizer, pad_id: int) -> Rows:
+def _seq2seq_rows(data: DataConfig, found: list[dict], tokenizer, pad_id: int) -> Rows:
     room, targets = data.length - len(data.virtual), data.targets_length or data.length
-    pairs = encode_pairs(examples, tokenizer, inputs_length=room, targets_length=targets, long=data.long)
+    pairs = encode_pairs(found, tokenizer, inputs_length=room, targets_length=targets, long=data.long)
     start = pad_id if data.decoder_start < 0 else data.decoder_start
     return PairRows(
         pairs, data.length, targets, decoder_start_id=start, pad_id=pad_id, pack=data.pack, virtual=data.virtual
@@ -189,7 +189,8 @@ def _corpus(data: DataConfig, tokenizer, split: str) -> TokenCorpus:
     return TokenCorpus.from_texts(texts(data, split), tokenizer)
 
 
-def _examples(data: DataConfig, split: str) -> list[dict]:
+def examples(data: DataConfig, split: str) -> list[dict]:
+    """Examples of one split of a section of kind `examples` or `tfds`, through its templates where it has any."""
     if data.kind == "tfds":
         source = TfdsExamples(data.path, split)
         found = [source[i] for i in range(len(source))]

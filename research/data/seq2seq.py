@@ -103,11 +103,12 @@ def encode_pairs(
         raise ValueError(
             f"truncation to 1 input token removes the whole prompt of {lost} of {len(pairs)} examples; raise length"
         )
-    return [Pair(_cut(p.inputs, inputs_length), p.targets[:targets_length]) for p in pairs]
+    return [Pair(np.array(cut(p.inputs, inputs_length), np.int32), p.targets[:targets_length]) for p in pairs]
 
 
-def _cut(inputs: np.ndarray, length: int) -> np.ndarray:
-    return inputs if len(inputs) <= length else np.append(inputs[: length - 1], inputs[-1:])
+def cut(inputs: Sequence[int], length: int) -> list[int]:
+    """The first `length` tokens of a prompt, but with its last token (the end) as their last."""
+    return list(inputs) if len(inputs) <= length else [*inputs[: length - 1], inputs[-1]]
 
 
 class PairRows:

@@ -1,6 +1,6 @@
 """How good a model is: text metrics with intervals, compression baselines, trivial baselines."""
 
-from research.evaluation.baselines import most_common, nearest
+from research.evaluation.baselines import best_sentence, most_common, nearest, rarest_phrase
 from research.evaluation.compression import ngram_bits_per_byte, xz_bits_per_byte
 from research.evaluation.squad import squad
 from research.evaluation.text_metrics import Interval, bits_per_byte, bootstrap, exact_match, rouge
@@ -8,6 +8,7 @@ from research.evaluation.translation import bleu, chrf
 
 __all__ = [
     "Interval",
+    "best_sentence",
     "bits_per_byte",
     "bleu",
     "bootstrap",
@@ -16,6 +17,7 @@ __all__ = [
     "most_common",
     "nearest",
     "ngram_bits_per_byte",
+    "rarest_phrase",
     "rouge",
     "squad",
     "xz_bits_per_byte",

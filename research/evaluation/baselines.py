@@ -40,6 +40,32 @@ def nearest(train_prompts: Sequence[str], train_answers: Sequence[str], prompts:
     return [train_answers[i] for i in similarity.argmax(axis=1)]
 
 
+def best_sentence(question: str, paragraph: str) -> str:
+    """The sentence of a paragraph that shares most different words with the question, the earliest of equals."""
+    sentences = [s for s in re.split(r"(?<=[.!?])\s+", paragraph.strip()) if s]
+    if not sentences:
+        raise ValueError("the paragraph is empty: it has no sentence to choose")
+    asked = set(_words(question))
+    return max(sentences, key=lambda sentence: len(asked & set(_words(sentence))))
+
+
+def rarest_phrase(question: str, sentence: str, texts: Sequence[str], longest: int = 2) -> str:
+    """The run of at most `longest` words of a sentence with the largest mean ln(n / texts with the word).
+
+    Words of the question count nothing; of equals the longest, then the earliest. `texts`: n of them, at least one.
+    """
+    if not texts:
+        raise ValueError("the rarest phrase needs at least one text to count words in; got none")
+    counts = Counter(word for text in texts for word in set(_words(text)))
+    asked, found = set(_words(question)), re.findall(r"\w+", sentence)
+    rarity = [0.0 if w.lower() in asked else float(np.log(len(texts) / max(counts[w.lower()], 0.5))) for w in found]
+    runs = [(i, n) for n in range(longest, 0, -1) for i in range(len(found) - n + 1)]
+    if not runs:
+        return ""
+    i, n = max(runs, key=lambda run: round(float(np.mean(rarity[run[0] : sum(run)])), 9))
+    return " ".join(found[i : i + n])
+
+
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 
