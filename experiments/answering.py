@@ -27,7 +27,7 @@ from research.data.templates import encode_examples
 from research.data.virtual import with_virtual
 from research.decoding import generate, prepare
 from research.decoding.prompts import has_encoder
-from research.evaluation import bleu, chrf, rouge, squad
+from research.evaluation import bleu, chrf, most_common, nearest, rouge, squad
 from research.models import Model
 from research.recipes.pretrain import language_model_loss
 from research.report import plots, print_table
@@ -65,6 +65,17 @@ class Part:
     dev: Examples
     metrics: tuple[str, ...]
     baselines: Mapping[str, Callable[["Part"], Answers]]
+
+
+def common(part: Part) -> list[str]:
+    """The most common training answer, to every prompt."""
+    return [most_common([e["completion"] for e in part.train])] * len(part.dev)
+
+
+def nearest_example(part: Part) -> list[str]:
+    """The answer of the most similar training prompt."""
+    prompts, completions = [e["prompt"] for e in part.train], [e["completion"] for e in part.train]
+    return nearest(prompts, completions, [e["prompt"] for e in part.dev])
 
 
 def scores(part: Part, answers: Answers) -> dict[str, float]:

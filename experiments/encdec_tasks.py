@@ -19,13 +19,13 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
-from experiments.answering import Examples, Part, baseline_cell, check, report, run_cell
+from experiments.answering import Examples, Part, baseline_cell, check, common, nearest_example, report, run_cell
 from experiments.cells import Cell, data_folder, sweep
 from research.core import compilation, tree
 from research.data import load_tokenizer
 from research.data.files import read_examples, read_text
 from research.data.python_docs import is_heldout
-from research.evaluation import best_sentence, most_common, nearest, rarest_phrase
+from research.evaluation import best_sentence, rarest_phrase
 from research.interop import load_pretrained
 from research.models import build
 
@@ -34,17 +34,6 @@ _SCIQ = re.compile(r"given this paragraph: \n\n(?P<paragraph>.*?)\n\n\nQ: (?P<qu
 _SAMSUM = re.compile(
     r"(?:Summarize this dialogue: )?(?P<dialogue>.+?)(?:\nGiven the above dialogue, write a summary\.)?\s*", re.S
 )
-
-
-def common(part: Part) -> list[str]:
-    """The most common training answer, to every prompt."""
-    return [most_common([e["completion"] for e in part.train])] * len(part.dev)
-
-
-def nearest_example(part: Part) -> list[str]:
-    """The answer of the most similar training prompt."""
-    prompts, completions = [e["prompt"] for e in part.train], [e["completion"] for e in part.train]
-    return nearest(prompts, completions, [e["prompt"] for e in part.dev])
 
 
 def first_lines(count: int, part: Part) -> list[str]:

@@ -106,7 +106,7 @@ def encode_pairs(
     return [Pair(np.array(cut(p.inputs, inputs_length), np.int32), p.targets[:targets_length]) for p in pairs]
 
 
-def cut(inputs: Sequence[int], length: int) -> list[int]:
+def cut(inputs: Sequence[int] | np.ndarray, length: int) -> list[int]:
     """The first `length` tokens of a prompt, but with its last token (the end) as their last."""
     return list(inputs) if len(inputs) <= length else [*inputs[: length - 1], inputs[-1]]
 
