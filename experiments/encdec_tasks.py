@@ -8,7 +8,7 @@ models stand answers that need none: the source itself, first lines, common answ
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -85,16 +85,26 @@ def summaries(root: Path) -> dict[str, Part]:
         for path in (root / "dialogsum" / f"dialogsum.{split}.jsonl" for split in ("train.2500", "dev"))
     ]
     path = root / "samsum_t0" / "samsum_t0.jsonl"
-    found = {_matched(_SAMSUM, r["prompt"], path)["dialogue"]: r["completion"].strip() for r in read_examples(path)}
+    # Stripped, or the copies of a dialogue in the two prompts would differ and stand on both sides.
+    found = {_matched(_SAMSUM, r["prompt"], path)["dialogue"].strip(): r["completion"] for r in read_examples(path)}
     few: tuple[Examples, Examples] = ([], [])
     for dialogue, summary in found.items():
-        example = {"prompt": SUMMARIZE + dialogue.replace("\r\n", "\n"), "completion": summary}
+        example = {"prompt": SUMMARIZE + dialogue.replace("\r\n", "\n"), "completion": summary.strip()}
         few[is_heldout(dialogue, 0.2)].append(example)
     return {"dialogsum": Part(*sides, metrics, baselines), "samsum": Part(*few, metrics, baselines)}
 
 
 def questions(root: Path) -> dict[str, Part]:
-    """SciQ questions whose answer stands in the paragraph; one paragraph in three is held out."""
+    """Answers that stand in the text: SciQ, one paragraph in three held out, and the topics of DialogSum."""
+    asked = "What is this conversation about?\n"
+    talks: list[Examples] = [
+        [
+            {"prompt": asked + row["dialogue"], "completion": row["topic"]}
+            for row in read_examples(root / "dialogsum" / f"dialogsum.{split}.jsonl")
+            if row["topic"].lower() in row["dialogue"].lower()
+        ]
+        for split in ("train.2500", "dev")
+    ]
     path = root / "t0_templates" / "sciq_Direct_Question.jsonl"
     sides: tuple[Examples, Examples] = ([], [])
     for row in read_examples(path):
@@ -102,9 +112,14 @@ def questions(root: Path) -> dict[str, Part]:
         if answer.lower() in found["paragraph"].lower():
             prompt = f"{found['question'].strip()}\n{found['paragraph'].strip()}"
             sides[is_heldout(found["paragraph"], 1 / 3)].append({"prompt": prompt, "completion": answer})
-    baselines: dict[str, Callable[[Part], Sequence[str]]] = {"most common answer": common}
-    baselines |= {"sentence most like the question": overlapping, "its rarest two words": rare_words}
-    return {"questions": Part(*sides, ("F1", "exact match"), baselines)}
+    baselines = {"most common answer": common, "nearest training example": nearest_example}
+    metrics = ("F1", "exact match")
+    return {
+        "questions": Part(
+            *sides, metrics, baselines | {"likest sentence": overlapping, "its rarest words": rare_words}
+        ),
+        "topics": Part(*talks, metrics, baselines),
+    }
 
 
 def _matched(pattern: re.Pattern, text: str, path: Path) -> re.Match:
