@@ -200,6 +200,12 @@ def test_the_grid_of_instruction_sets_from_end_to_end(data, tmp_path, monkeypatc
     assert (out / "instruct_sets.png").is_file() and len(list(out.glob("*.json"))) == 4
     with pytest.raises(ValueError, match=r"tasks.json:1: .*needs what is not there"):
         instruct_sets.read_set({"files": ["tasks.json"], "templates": ("{{ text }} ||| a",)}, data, 0.2)
+    rows = [{"prompt": f"{i}?", "completion": ("one two three four five", "yes")[i % 2]} for i in range(40)]
+    (data / "tasks.json").write_text(json.dumps(rows))
+    train, held = instruct_sets.read_set({"files": ["tasks.json"], "templates": ()}, data, 0.2)
+    # The long answer is held out too, so no training example may tell it.
+    assert {e["completion"] for e in held} == {"one two three four five", "yes"} and len(train) > 5
+    assert {e["completion"] for e in train} == {"yes"}
     (data / "tasks.json").write_text('[{"text": "a"}]')
     with pytest.raises(ValueError, match=r"tasks.json: example 0 has columns \['text'\]; expected a prompt and"):
         instruct_sets.read_set({"files": ["tasks.json"], "templates": ()}, data, 0.0)
