@@ -71,7 +71,11 @@ def read_part(part: Mapping[str, Any], root: Path, tokenizer: Any, length: int) 
     if not found:
         raise ValueError(f"nothing was found in {part}")
     found = found[:: max(1, len(found) // part["limit"])] if part.get("limit") else found
-    held = [kind == "fenced" or i % 10 == 9 for i in range(len(found))]
+    # Examples are split as data sections split them, so that a model tuned on the training part has not seen the rest.
+    held = [
+        python_docs.is_heldout(str(sorted(x.items())), 0.1) if kind == "examples" else kind == "fenced" or i % 10 == 9
+        for i, x in enumerate(found)
+    ]
     sides = {"train": [x for x, h in zip(found, held, strict=True) if not h]}
     sides["heldout"] = [x for x, h in zip(found, held, strict=True) if h]
     if kind == "examples":
