@@ -1,6 +1,13 @@
 """How good a model is: text metrics with intervals, compression baselines, trivial baselines."""
 
-from research.evaluation.baselines import best_sentence, most_common, nearest, rarest_phrase
+from research.evaluation.baselines import (
+    best_sentence,
+    most_common,
+    naive_bayes,
+    nearest,
+    rarest_phrase,
+    tag_by_neighbours,
+)
 from research.evaluation.compression import ngram_bits_per_byte, xz_bits_per_byte
 from research.evaluation.squad import squad
 from research.evaluation.text_metrics import Interval, bits_per_byte, bootstrap, exact_match, rouge
@@ -15,10 +22,12 @@ __all__ = [
     "chrf",
     "exact_match",
     "most_common",
+    "naive_bayes",
     "nearest",
     "ngram_bits_per_byte",
     "rarest_phrase",
     "rouge",
     "squad",
+    "tag_by_neighbours",
     "xz_bits_per_byte",
 ]

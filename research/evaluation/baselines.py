@@ -66,6 +66,55 @@ def rarest_phrase(question: str, sentence: str, texts: Sequence[str], longest: i
     return " ".join(found[i : i + n])
 
 
+def naive_bayes(texts: Sequence[str], labels: Sequence[int], asked: Sequence[str]) -> list[int]:
+    """The label with the largest ln p(label) + Σ ln p(word | label), by counts with one added to each word.
+
+    See *A comparison of event models for naive Bayes text classification*, McCallum and Nigam, 1998.
+
+    Raises:
+      ValueError: no text to learn from, or not a label for each.
+    """
+    if not texts or len(texts) != len(labels):
+        raise ValueError(f"naive Bayes needs a label for every text, at least one; got {len(texts)} and {len(labels)}")
+    words = sorted({word for text in texts for word in _words(text)})
+    vocabulary = {word: i for i, word in enumerate(words)}
+    kinds, each = np.unique(np.asarray(labels), return_inverse=True)
+    counts = _counts(texts, vocabulary)
+    log_words = []
+    for kind in range(len(kinds)):
+        found = np.asarray(counts[each == kind].sum(axis=0)).ravel() + 1.0
+        log_words.append(np.log(found / found.sum()))
+    prior = np.log(np.bincount(each) / len(each))
+    scores = _counts(asked, vocabulary) @ np.stack(log_words, axis=1) + prior
+    return kinds[np.argmax(scores, axis=1)].tolist()
+
+
+def tag_by_neighbours(
+    texts: Sequence[Sequence[int]], tags: Sequence[Sequence[int]], asked: Sequence[Sequence[int]]
+) -> list[list[int]]:
+    """Every token's commonest tag in training: between the same neighbours, else behind the same one, else alone.
+
+    A token never seen takes the commonest tag of all. Of equals the smallest tag.
+
+    Raises:
+      ValueError: nothing to learn from.
+    """
+    seen: dict[tuple[int, ...], Counter[int]] = {}
+    for text, own in zip(texts, tags, strict=True):
+        for context, tag in zip(_contexts(text), own, strict=True):
+            for key in context:
+                seen.setdefault(key, Counter())[tag] += 1
+    if not seen:
+        raise ValueError("tagging by neighbours needs at least one tagged token; got none")
+    best = {key: min(found, key=lambda tag: (-found[tag], tag)) for key, found in seen.items()}
+    return [[next(best[key] for key in context if key in best) for context in _contexts(text)] for text in asked]
+
+
+def _contexts(text: Sequence[int]) -> list[tuple[tuple[int, ...], ...]]:
+    padded = [-1, *text, -1]
+    return [((b, a, c), (b, a), (b,), ()) for a, b, c in zip(padded, padded[1:], padded[2:], strict=False)]
+
+
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.lower())
 

@@ -45,3 +45,35 @@ def test_the_rarest_phrase_is_not_of_the_question():
     assert rarest_phrase("what", "?", texts) == ""
     with pytest.raises(ValueError, match="at least one text"):
         rarest_phrase("what", "a b", [])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_naive_bayes_equals_a_plain_loop(seed):
+    draw = np.random.default_rng(seed)
+    texts = [" ".join(draw.choice(list("abcdef"), draw.integers(1, 6))) for _ in range(20)]
+    labels = draw.integers(0, 3, 20).tolist()
+    asked = ["a b", "f f f e", "z", "", "c d a"]
+
+    def score(text, label):
+        mine = [t.split() for t, own in zip(texts, labels, strict=True) if own == label]
+        words = [w for t in mine for w in t]
+        known = {w for t in texts for w in t.split()}
+        total = math.log(len(mine) / len(texts))
+        return total + sum(
+            math.log((words.count(w) + 1) / (len(words) + len(known))) for w in text.split() if w in known
+        )
+
+    assert naive_bayes(texts, labels, asked) == [
+        max(sorted(set(labels)), key=lambda y, t=t: score(t, y)) for t in asked
+    ]
+    with pytest.raises(ValueError, match="got 1 and 0"):
+        naive_bayes(["a"], [], ["b"])
+
+
+def test_tags_are_found_by_the_closest_context():
+    texts, tags = [[1, 2, 3], [1, 2, 4], [5, 2, 4], [5, 2, 4], [2]], [[0, 1, 0], [0, 2, 0], [0, 3, 0], [0, 3, 0], [4]]
+    # Between 1 and 3; behind 5; after something new: the commonest of 2; an unknown token: the commonest of all.
+    assert tag_by_neighbours(texts, tags, [[1, 2, 3], [5, 2, 9], [8, 2, 8], [7], []]) == [
+        [0, 1, 0], [0, 3, 0], [0, 3, 0], [0], []]  # fmt: skip
+    with pytest.raises(ValueError, match="at least one tagged token"):
+        tag_by_neighbours([[]], [[]], [[1]])

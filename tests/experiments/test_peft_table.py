@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import peft_table
+from experiments import labelled, peft_table
 from research.models import build
 from tests.models.conftest import tiny_config
 
@@ -29,11 +29,11 @@ def data(tmp_path):
 
 
 def test_pairs_are_cut_to_fit_and_typed(data):
-    task = peft_table.read_task("rte", data, Letters(), 10, 5, 0)
+    task = labelled.read_task("rte", data, Letters(), 10, 5, 0)
     assert [len(task[split]) for split in ("train", "dev")] == [5, 8]
     ids, types, label = task["train"][1]
     assert ids == [1, *[4] * 5, 2, 5, 6, 2] and types == [0] * 7 + [1] * 3 and label == 1
-    batch = peft_table.batch_of(task["train"][:3], (12,), [61, 62], 4)
+    batch = labelled.batch_of(task["train"][:3], (12,), [61, 62], 4)
     assert batch["tokens"][1].tolist() == [1, 61, 62, *[4] * 5, 2, 5, 6, 2, 0, 0]
     assert batch["segment_ids"].sum(1).tolist() == [12, 12, 12, 0] and batch["loss_mask"].tolist() == [1, 1, 1, 0]
 
@@ -42,16 +42,16 @@ def test_a_row_without_a_column_names_file_and_line(data):
     path = data / "rte" / "train.tsv"
     path.write_text(path.read_text().replace("\tnot_entailment", "\tmaybe", 1))
     with pytest.raises(ValueError, match=r"train.tsv:3: expected columns \['sentence1', 'sentence2', 'label'\]"):
-        peft_table.read_task("rte", data, Letters(), 10, 0, 0)
+        labelled.read_task("rte", data, Letters(), 10, 0, 0)
     with pytest.raises(ValueError, match=r"unknown task 'cola'; have \['rte', 'sst2'\]"):
-        peft_table.read_task("cola", data, Letters(), 10, 0, 0)
+        labelled.read_task("cola", data, Letters(), 10, 0, 0)
 
 
 @pytest.mark.parametrize("recipe", [{"method": "lora", "rank": 2}, {"method": "prompt", "length": 2}])
 def test_a_cell_learns_and_repeats_itself(data, recipe):
     model = build(tiny_config("bert", head="sequence", head_dense=False, n_labels=2))
     body = {k: v for k, v in jax.jit(model.init)(jax.random.key(0)).items() if k != "head"}
-    task = peft_table.read_task("rte", data, Letters(), 16, 0, 0)
+    task = labelled.read_task("rte", data, Letters(), 16, 0, 0)
     config = {"batch_size": 4, "epochs": 12, "lengths": (16,)}
     method = {"recipe": [recipe], "learning_rate": 0.03}
     first, again = (peft_table.run_cell(config, task, method, 0, model, body) for _ in range(2))
