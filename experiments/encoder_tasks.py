@@ -68,9 +68,8 @@ def syntax(tokenizer: Any, config: Mapping[str, Any]) -> Task:
     found = [*python_docs.corpus(), *python_docs.sources(tests=False)]
     sides: list[Rows] = []
     for files, count in zip(python_docs.split(found, 0.02), wanted, strict=True):
-        rows = [
-            row for file in files if file.name.startswith("source:") for row in tagged(file.text, tokenizer, length)
-        ]
+        code = [file.text for file in files if file.name.startswith("source:")]
+        rows = [row for text in code for row in tagged(text, tokenizer, length)]
         sides.append(rows[:: max(1, len(rows) // count)][:count] if count else rows)
     ids, labels = [[row[0] for row in sides[0]], [row[2] for row in sides[0]]]
     without = {
@@ -131,10 +130,7 @@ def in_order(task: Task, predicted: Sequence[np.ndarray], batches: Sequence[Mapp
 def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     """Does the missing cells, then prints the table and draws the figure."""
     compilation.use_cache()
-    unknown = sorted(set(config["starts"]) - {"base", "scratch"}) + sorted(
-        set(config["tasks"]) - {"sst2", "rte", "syntax"}
-    )
-    if unknown:
+    if unknown := sorted({*config["starts"], *config["tasks"]} - {"base", "scratch", "sst2", "rte", "syntax"}):
         raise ValueError(f"unknown {unknown}; tasks are ['rte', 'sst2', 'syntax'], starts ['base', 'scratch']")
     root = data_folder(config["data"]) if set(config["tasks"]) - {"syntax"} else Path()
     described, body, _ = load_pretrained(config["base"], head="none")

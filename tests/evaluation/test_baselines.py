@@ -1,6 +1,9 @@
+import math
+
+import numpy as np
 import pytest
 
-from research.evaluation import best_sentence, most_common, nearest, rarest_phrase
+from research.evaluation import best_sentence, most_common, naive_bayes, nearest, rarest_phrase, tag_by_neighbours
 
 
 def test_most_common_prefers_the_earlier_of_equals():
