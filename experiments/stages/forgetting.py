@@ -4,25 +4,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.stages import compression, learning, tokenizer
+from experiments.stages import learning, tokenizer
 from experiments.stages.stage import Done, Stage, read_lines
 from experiments.stages.tune import NAMES
 from research import weights
-from research.evaluation import bits_per_byte
+from research.evaluation.likelihood import score
 
 
 def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> dict[str, Any]:
     """{stage: bits per byte} for the pre-trained model and every tuned one, plain text without any prompt."""
     del folder
     texts = [d["text"] for d in read_lines(inputs["documents"].folder / "held_out.jsonl")]
-    size = sum(len(text.encode()) for text in texts)
     pieces = tokenizer.load(inputs["tokenizer"])
     model = learning.model_of(config, pieces)
     found = {"pretrain": inputs["compression"].result["model"]}
     for stage in NAMES:
         if stage not in found:
             tuned = weights.merge(learning.load_weights(inputs[stage], model))
-            found[stage] = bits_per_byte(compression.total_nats(model, tuned, pieces, texts)[0], size)
+            found[stage] = score(model, tuned, pieces, texts).bits_per_byte
     return {"bits_per_byte": found}
 
 
