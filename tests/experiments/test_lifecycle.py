@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from experiments.stages import STAGES, Interrupted, Stage, run_all
-from experiments.stages.compression import overlapping
 from experiments.stages.documents import without_repeats
 from experiments.stages.stage import check
 from research.data.python_docs import Document
@@ -89,17 +88,6 @@ def test_a_promised_file_that_was_not_made_is_an_error(tmp_path):
 def test_a_wrong_chain_is_refused_before_anything_runs(stages, config, message):
     with pytest.raises(ValueError, match=message):
         check(stages, config)
-
-
-@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 12, 13, 40])
-def test_overlapping_windows_score_every_token_once_with_half_a_window_before_it(n):
-    ids, length, scored = list(range(n + 1)), 8, []
-    for tokens, targets, skipped in overlapping(ids, length):
-        assert len(tokens) == len(targets) <= length
-        assert [t + 1 for t in tokens] == targets
-        scored += targets[skipped:]
-        assert tokens[0] == 0 or skipped >= length // 2
-    assert scored == ids[1:]
 
 
 def test_repeated_paragraphs_are_dropped_across_documents():

@@ -13,7 +13,7 @@ from research.evaluation.agreement import check_paired, cohen_kappa, krippendorf
 from research.evaluation.text_metrics import Interval, bootstrap
 
 VERDICTS = ("A", "B", "tie")
-RIDGE = 1e-3  # keeps the fit finite when one side wins all; moves no rate of mixed verdicts in the second digit
+RIDGE = 1e-3  # keeps the fit finite when one side wins all; moves a rate of mixed verdicts by less than 0.01
 
 Verdict = str | None
 
