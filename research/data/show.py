@@ -57,7 +57,7 @@ def _predicted(batch, i: int) -> tuple[np.ndarray | None, np.ndarray | None]:
 
 def _line(text: Text, ids, segments, predicted, targets, tokenizer, max_tokens: int) -> None:
     padding = 0
-    for t, piece in enumerate(tokenizer.pieces(ids[:max_tokens])):
+    for t, piece in enumerate(_pieces(tokenizer, ids[:max_tokens])):
         if segments[t] == 0:
             padding += 1
             continue
@@ -72,6 +72,12 @@ def _line(text: Text, ids, segments, predicted, targets, tokenizer, max_tokens: 
     text.append(f" (padding x {padding})" if padding else "", style="dim")
     text.append(f" ... {rest} more" if rest > 0 else "", style="dim")
     text.append("\n")
+
+
+def _pieces(tokenizer, ids) -> list[str]:
+    """Pieces of ids; those behind the vocabulary are a soft prompt's, which no tokenizer knows."""
+    known = iter(tokenizer.pieces([i for i in ids if i < tokenizer.vocab_size]))
+    return [next(known) if i < tokenizer.vocab_size else f"<virtual {i - tokenizer.vocab_size}>" for i in ids]
 
 
 def _visible(piece: str) -> str:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from research.data import build_rows, build_source
+from research.data import build_rows, build_source, render
 from research.data.byte_tokenizer import ByteTokenizer
 from research.data.chat import CHATML
 from research.data.seq2seq import PairRows, encode_pair, encode_pairs
@@ -129,3 +129,17 @@ def test_the_decoder_begins_with_the_token_it_is_told(tmp_path):
     assert build_rows(data, TOKENS).row(0)["tokens"][0] == 0
     assert build_rows(data | {"decoder_start": 2}, TOKENS).row(0)["tokens"][0] == 2
     assert np.unique(build_rows(data | {"decoder_start": 2}, TOKENS).row(0)["segment_ids"]).size > 2
+
+
+def test_a_soft_prompt_can_be_shown_by_a_tokenizer_that_does_not_know_its_ids(tmp_path):
+    class Strict:
+        vocab_size = TOKENS.vocab_size
+
+        def pieces(self, ids):
+            if max(ids, default=0) >= self.vocab_size:
+                raise IndexError("OUT_OF_RANGE: piece id is out of range.")
+            return TOKENS.pieces(ids)
+
+    rows = build_rows(section(tmp_path, templates=[FORWARD], virtual=(259, 260)), TOKENS)
+    batch = {name: array[None] for name, array in rows.row(0).items()}
+    assert "<virtual 0><virtual 1><0x52>" in render(batch, Strict(), rows=1).plain
