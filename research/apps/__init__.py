@@ -1,0 +1,1 @@
+"""Applications around a model: they know text in and text out, never JAX."""

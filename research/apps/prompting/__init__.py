@@ -1,0 +1,5 @@
+"""Prompts from data: tasks and items, examples in front of a question, answers found in what a model wrote."""
+
+from .task import Item, Outcome, Task
+
+__all__ = ["Item", "Outcome", "Task"]
