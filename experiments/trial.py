@@ -26,7 +26,8 @@ def train(
     """One step per batch with the optimizer `rule` (`research.training.optim`); the trained weights and the costs.
 
     Costs: `trainable` (parameters), `bytes` (of these), `memory` (of the step of the largest batch, as compiled),
-    `seconds` (median step), `steps`, `loss` (mean over the last tenth).
+    `seconds` (median step), `cpu_seconds` (of all cores in it, which other work on the machine hardly changes), `steps`,
+    `loss` (mean over the last tenth).
 
     Raises:
       ValueError: the loss became infinite or NaN.
@@ -37,12 +38,13 @@ def train(
     step = make_step(loss_fn, optimizer)
     largest = max(batches, key=lambda batch: sum(array.size for array in batch.values()))
     used = step.lower(state, frozen, largest).compile().memory_analysis()
-    taken, losses = [], []
+    taken, worked, losses = [], [], []
     for batch in batches:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), time.process_time()
         state, metrics = step(state, frozen, batch)
         losses.append(float(metrics["loss"]))
         taken.append(time.perf_counter() - start)
+        worked.append(time.process_time() - before)
     if not np.isfinite(losses).all():
         bad = int(np.flatnonzero(~np.isfinite(losses))[0])
         raise ValueError(f"the loss became {losses[bad]} at step {bad} with the optimizer {dict(rule)}")
@@ -51,6 +53,7 @@ def train(
         "bytes": tree.nbytes(state.params),
         "memory": int(used.temp_size_in_bytes + used.argument_size_in_bytes) if used else 0,
         "seconds": statistics.median(taken),
+        "cpu_seconds": statistics.median(worked),
         "steps": len(batches),
         "loss": statistics.mean(losses[-max(1, len(losses) // 10) :]),
     }
