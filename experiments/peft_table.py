@@ -106,7 +106,7 @@ def report(results: list[dict[str, Any]], workdir: Path, console: Console) -> No
             took = statistics.median(r["cpu_seconds"] for r in found)
             sizes = [f"{one['trainable']:,}", f"{one['memory'] / 2**20:.0f} MiB"]
             rows.append([name, spread(scores), *sizes, f"{1000 * took:.0f} ms", f"{one['bytes'] / 1024:,.0f} kB"])
-        header = ["method", f"accuracy, {len(found)} seeds", "trainable", "step memory", "CPU time of a step", "on disk"]
+        header = ["method", f"accuracy, {len(found)} seeds", "trainable", "step memory", "CPU time, a step", "on disk"]
         print_table(task, header, rows, console=console)
     drawn = plots.points(points, x_label="trainable parameters", y_label="accuracy, development rows", log_x=True)
     console.print(f"The figure: [bold]{plots.save(drawn, workdir / 'peft_table.png')}[/]", soft_wrap=True)

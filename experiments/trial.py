@@ -26,7 +26,7 @@ def train(
     """One step per batch with the optimizer `rule` (`research.training.optim`); the trained weights and the costs.
 
     Costs: `trainable` (parameters), `bytes` (of these), `memory` (of the step of the largest batch, as compiled),
-    `seconds` (median step), `cpu_seconds` (of all cores in it, which other work on the machine hardly changes), `steps`,
+    `seconds` (median step), `cpu_seconds` (of all cores in it: other work on the machine hardly changes it), `steps`,
     `loss` (mean over the last tenth).
 
     Raises:
