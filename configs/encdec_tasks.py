@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 FULL = ({"method": "full"},)
 # What is read and written in one row of tokens, and for how long it is learned.
 TASKS = {
-    "translation": {"length": 160, "targets_length": 240, "epochs": 5, "max_new_tokens": 80},
+    "translation": {"length": 160, "targets_length": 240, "epochs": 3, "max_new_tokens": 80},
     "summaries": {"length": 256, "targets_length": 128, "epochs": 2, "max_new_tokens": 96},
     "questions": {"length": 256, "targets_length": 32, "epochs": 6, "max_new_tokens": 16},
 }
