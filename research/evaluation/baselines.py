@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import sparse
+
+from research.data.word_vectors import TfIdf, count_words, split_words
 
 
 def most_common(answers: Sequence[str]) -> str:
@@ -26,17 +27,7 @@ def nearest(train_prompts: Sequence[str], train_answers: Sequence[str], prompts:
             "nearest needs as many training prompts as answers, at least one; "
             f"got {len(train_prompts)} and {len(train_answers)}"
         )
-    vocabulary: dict[str, int] = {}
-    for prompt in train_prompts:
-        for word in _words(prompt):
-            vocabulary.setdefault(word, len(vocabulary))
-    known, asked = _counts(train_prompts, vocabulary), _counts(prompts, vocabulary)
-    with_word = np.bincount(known.indices, minlength=len(vocabulary))
-    idf = sparse.diags_array(np.log(len(train_prompts) / np.maximum(with_word, 1)))
-    known, asked = known @ idf, asked @ idf
-    # The asked prompt's own norm changes no ranking, so only the known ones are divided by theirs.
-    norms = np.sqrt(np.asarray(known.multiply(known).sum(axis=1)).ravel())
-    similarity = (asked @ known.T).toarray() / np.maximum(norms, 1e-12)
+    similarity = TfIdf(train_prompts).similarity(prompts)
     return [train_answers[i] for i in similarity.argmax(axis=1)]
 
 
@@ -45,8 +36,8 @@ def best_sentence(question: str, paragraph: str) -> str:
     sentences = [s for s in re.split(r"(?<=[.!?])\s+", paragraph.strip()) if s]
     if not sentences:
         raise ValueError("the paragraph is empty: it has no sentence to choose")
-    asked = set(_words(question))
-    return max(sentences, key=lambda sentence: len(asked & set(_words(sentence))))
+    asked = set(split_words(question))
+    return max(sentences, key=lambda sentence: len(asked & set(split_words(sentence))))
 
 
 def rarest_phrase(question: str, sentence: str, texts: Sequence[str], longest: int = 2) -> str:
@@ -56,8 +47,8 @@ def rarest_phrase(question: str, sentence: str, texts: Sequence[str], longest: i
     """
     if not texts:
         raise ValueError("the rarest phrase needs at least one text to count words in; got none")
-    counts = Counter(word for text in texts for word in set(_words(text)))
-    asked, found = set(_words(question)), re.findall(r"\w+", sentence)
+    counts = Counter(word for text in texts for word in set(split_words(text)))
+    asked, found = set(split_words(question)), re.findall(r"\w+", sentence)
     rarity = [0.0 if w.lower() in asked else float(np.log(len(texts) / max(counts[w.lower()], 0.5))) for w in found]
     runs = [(i, n) for n in range(longest, 0, -1) for i in range(len(found) - n + 1)]
     if not runs:
@@ -76,16 +67,16 @@ def naive_bayes(texts: Sequence[str], labels: Sequence[int], asked: Sequence[str
     """
     if not texts or len(texts) != len(labels):
         raise ValueError(f"naive Bayes needs a label for every text, at least one; got {len(texts)} and {len(labels)}")
-    words = sorted({word for text in texts for word in _words(text)})
+    words = sorted({word for text in texts for word in split_words(text)})
     vocabulary = {word: i for i, word in enumerate(words)}
     kinds, each = np.unique(np.asarray(labels), return_inverse=True)
-    counts = _counts(texts, vocabulary)
+    counts = count_words(texts, vocabulary)
     log_words = []
     for kind in range(len(kinds)):
         found = np.asarray(counts[each == kind].sum(axis=0)).ravel() + 1.0
         log_words.append(np.log(found / found.sum()))
     prior = np.log(np.bincount(each) / len(each))
-    scores = _counts(asked, vocabulary) @ np.stack(log_words, axis=1) + prior
+    scores = count_words(asked, vocabulary) @ np.stack(log_words, axis=1) + prior
     return kinds[np.argmax(scores, axis=1)].tolist()
 
 
@@ -113,19 +104,3 @@ def tag_by_neighbours(
 def _contexts(text: Sequence[int]) -> list[tuple[tuple[int, ...], ...]]:
     padded = [-1, *text, -1]
     return [((b, a, c), (b, a), (b,), ()) for a, b, c in zip(padded, padded[1:], padded[2:], strict=False)]
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.lower())
-
-
-def _counts(texts: Sequence[str], vocabulary: dict[str, int]) -> sparse.csr_array:
-    """Word counts [texts, vocabulary]; words outside the vocabulary are left out."""
-    rows, columns, values = [], [], []
-    for row, text in enumerate(texts):
-        for word, n in Counter(w for w in _words(text) if w in vocabulary).items():
-            rows.append(row)
-            columns.append(vocabulary[word])
-            values.append(float(n))
-    shape = (len(texts), max(len(vocabulary), 1))
-    return sparse.coo_array((values, (rows, columns)), shape=shape, dtype=np.float64).tocsr()

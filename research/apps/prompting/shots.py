@@ -1,0 +1,134 @@
+"""Examples in front of a question: which ones, in which order, and how many of them a window holds.
+
+In all orders the last example counts most, so a prompt that drops its first ones is the prompt with fewer examples.
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from research.core.names import meant
+from research.data.word_vectors import TfIdf
+
+from .task import Item, Task
+
+ORDERS = ("random", "balanced", "nearest")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is asked.
+
+    Attributes:
+      used, dropped: how many examples stand in front of the question, and how many had no room; a preamble is one.
+    """
+
+    text: str
+    used: int
+    dropped: int
+
+
+def choose(task: Task, item: Item, k: int, *, seed: int = 0, how: str = "random") -> list[Item]:
+    """k examples of the task's pool for one item, the same ones for the same seed, task and item.
+
+    The asked item is never among them, nor one that asks the same. Those for k are the last ones of those for k + 1.
+
+    how: "random"; "balanced": answers take turns, so that their numbers differ by at most one unless one runs out;
+      "nearest": the most similar questions by tf-idf, the nearest one last, see *What Makes Good In-Context Examples
+      for GPT-3?*, Liu et al., https://arxiv.org/abs/2101.06804.
+
+    Raises:
+      ValueError: an unknown order, a negative k, or more examples than there are.
+    """
+    if how not in ORDERS:
+        raise ValueError(f"unknown way to choose examples {how!r}{meant(how, ORDERS)}; have {list(ORDERS)}")
+    asked = _folded(item.question)
+    left = [i for i, other in enumerate(task.pool) if other.id != item.id and _folded(other.question) != asked]
+    if not 0 <= k <= len(left):
+        raise ValueError(
+            f"{task.name}: {k} examples were asked for; the pool has 0 to {len(left)} beside item {item.id!r}"
+        )
+    if k == 0:
+        return []
+    generator = np.random.default_rng([seed, *(zlib.crc32(text.encode()) for text in (task.name, item.id))])
+    left = [left[i] for i in generator.permutation(len(left))]
+    if how == "balanced":
+        left = _in_turns(task.pool, left)
+    elif how == "nearest":
+        similarity = _vectors(tuple(other.question for other in task.pool)).similarity([item.question])[0]
+        left.sort(key=lambda i: -similarity[i])  # equals stay in their random order
+    return [task.pool[i] for i in reversed(left[:k])]
+
+
+def build(
+    task: Task,
+    item: Item,
+    shots: Sequence[Item],
+    *,
+    count: Callable[[str], int] | None = None,
+    window: int | None = None,
+) -> Prompt:
+    """Description, examples and question, with the task's separator between them.
+
+    The examples are the shots or, without any, the task's preamble. Those that do not fit are left out whole, the first
+    ones first.
+
+    count: text -> number of tokens. window: how many tokens the model holds; the longest choice, or without choices
+      `task.max_new_tokens`, must find room behind the question.
+
+    Raises:
+      ValueError: shots beside a preamble, one of `count` and `window` without the other, or a question that does not
+        fit by itself (names the item).
+    """
+    if shots and task.preamble:
+        raise ValueError(
+            f"{task.name} has published examples (its preamble): they leave no place for {len(shots)} others"
+        )
+    if (count is None) != (window is None):
+        raise ValueError("a window needs count (text -> number of tokens), and count a window; only one was given")
+    examples = [shot.solved for shot in shots] or [task.preamble] * bool(task.preamble)
+    before = [task.description] * bool(task.description)
+
+    def join(used: int) -> str:
+        return task.separator.join([*before, *examples[len(examples) - used :], item.question])
+
+    if count is None or window is None:
+        return Prompt(join(len(examples)), len(examples), 0)
+
+    def needed(text: str) -> int:
+        if item.choices:
+            return max(count(text + choice) for choice in item.choices)
+        return count(text) + task.max_new_tokens
+
+    for used in range(len(examples), -1, -1):
+        text = join(used)
+        if needed(text) <= window:
+            return Prompt(text, used, len(examples) - used)
+    raise ValueError(
+        f"{task.name}: item {item.id!r} needs {needed(text)} tokens without any example, its answer included; "
+        f"the window has {window}"
+    )
+
+
+def _in_turns(pool: Sequence[Item], order: Sequence[int]) -> list[int]:
+    """The same items so that the answers take turns, each round in the order in which they come up."""
+    rounds: dict[str, int] = {}
+    turn = []
+    for i in order:
+        answer = pool[i].solved[len(pool[i].question) :]
+        turn.append(rounds.get(answer, 0))
+        rounds[answer] = turn[-1] + 1
+    return [order[i] for i in np.argsort(turn, kind="stable")]
+
+
+@lru_cache(maxsize=4)
+def _vectors(questions: tuple[str, ...]) -> TfIdf:
+    return TfIdf(questions)
+
+
+def _folded(question: str) -> str:
+    """A question without its blanks and case."""
+    return " ".join(question.lower().split())
