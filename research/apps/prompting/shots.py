@@ -48,9 +48,7 @@ def choose(task: Task, item: Item, k: int, *, seed: int = 0, how: str = "random"
     asked = _folded(item.question)
     left = [i for i, other in enumerate(task.pool) if other.id != item.id and _folded(other.question) != asked]
     if not 0 <= k <= len(left):
-        raise ValueError(
-            f"{task.name}: {k} examples were asked for; the pool has 0 to {len(left)} beside item {item.id!r}"
-        )
+        raise ValueError(f"{task.name}: k={k} examples; beside item {item.id!r} the pool has {len(left)} to draw from")
     if k == 0:
         return []
     generator = np.random.default_rng([seed, *(zlib.crc32(text.encode()) for text in (task.name, item.id))])
