@@ -85,9 +85,9 @@ def check(args: argparse.Namespace) -> None:
     """Refuses options that would have no effect together."""
     clashes = [
         (args.beams > 1 and bool(args.draft), "--beams and --draft exclude each other"),
-        (args.beams > 1 and bool(args.stop), "--stop does not act in beam search"),
         (args.beams == 1 and (args.length_penalty != 1.0 or args.early_stopping != "false"),
          "--length-penalty and --early-stopping act with --beams above 1"),
+        (args.seed != 0 and args.temperature == 0, "--seed acts when sampling: give a --temperature above 0"),
         (not args.draft and args.gamma != 4, "--gamma acts with --draft"),
         (not args.chat and bool(args.system or args.template), "--system and --template act with --chat"),
         (args.samples < 1 or args.beams < 1, "--samples and --beams must be at least 1"),
@@ -141,6 +141,7 @@ def answer(args: argparse.Namespace, loaded: Loaded, draft: Loaded | None, ids: 
         "min_new_tokens": args.min_new_tokens,
         "sampling": replace(sampling(args), suppress=loaded.unspoken, **loaded.forced),
         "stop_tokens": loaded.stops,
+        "stop_strings": args.stop,
         "tokenizer": loaded.tokenizer,
     }
     if args.beams > 1:
@@ -150,7 +151,7 @@ def answer(args: argparse.Namespace, loaded: Loaded, draft: Loaded | None, ids: 
             length_penalty=args.length_penalty, early_stopping=early, **common,
         )  # fmt: skip
     stream = out if args.samples == 1 else None
-    common |= {"stop_strings": args.stop, "key": args.seed, "on_piece": stream}
+    common |= {"key": args.seed, "on_piece": stream}
     rows = [ids] * args.samples
     if draft is None:
         return generate(loaded.model, loaded.params, rows, **common)

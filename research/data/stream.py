@@ -1,6 +1,7 @@
 """Text from a growing list of ids, emitted as soon as it is certain and never with half a character."""
 
 from collections.abc import Iterable, Iterator
+from copy import copy
 
 # A character has at most four bytes, so at most three trailing marks can still turn into something else.
 _UNCERTAIN = 3
@@ -32,6 +33,12 @@ class StreamDecoder:
             self._known = len(self._window)
             self._emitted = len(self._tokenizer.decode(self._window))
         return new
+
+    def fork(self) -> "StreamDecoder":
+        """A decoder of its own that goes on from the same ids."""
+        twin = copy(self)
+        twin._window = list(self._window)
+        return twin
 
     def flush(self) -> str:
         """The rest, broken bytes as replacement characters; the stream is over."""

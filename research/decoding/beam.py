@@ -26,7 +26,7 @@ from research.decoding.loop import Inputs, Plan, feed_last, hits, read_prompts
 from research.decoding.request import Request, make_batch, make_inputs, make_request
 from research.decoding.result import REASONS, Generation
 from research.decoding.sample import Sampling, constrain, repeat_rows
-from research.decoding.text import TextStream
+from research.decoding.text import Branches, TextStream, check_stop_strings
 from research.ops.largest import largest
 
 LOST = -1e9  # the score of a text that does not exist; finite, so that differences stay numbers
@@ -52,10 +52,20 @@ class Texts:
 
 
 @struct.dataclass
+class Candidates:
+    """The C best one-token extensions of a row's open texts."""
+
+    texts: Texts  # [B, C]
+    beam: Array  # [B, C] the open text that each one extends
+    over: Array  # [B, C] whether it ends here
+
+
+@struct.dataclass
 class Search:
     """What a step changes."""
 
     cache: Any  # rows B·K
+    length: Array  # [B] tokens of the prompt
     open: Texts
     ended: Texts
     active: Array  # [B]
@@ -71,7 +81,7 @@ def _pick(texts: Texts, beams: Array) -> Texts:
     return jax.tree.map(take, texts)
 
 
-def _start(plan: Plan, beams: Beams, cache: Any, tokens: Array) -> Search:
+def _start(plan: Plan, beams: Beams, cache: Any, tokens: Array, length: Array) -> Search:
     """One open text for each row (the prompt) and no ended one; the cache's rows repeated for the beams."""
     rows, K = tokens.shape[0], beams.size
     ids = jnp.repeat(jnp.pad(tokens, ((0, 0), (0, plan.room)))[:, None], K, axis=1)
@@ -84,6 +94,7 @@ def _start(plan: Plan, beams: Beams, cache: Any, tokens: Array) -> Search:
     )
     return Search(
         cache=jax.tree.map(lambda x: jnp.repeat(x, K, axis=0), cache),
+        length=length,
         open=replace(texts, score=texts.score.at[:, 0].set(0.0)),
         ended=texts,
         active=jnp.ones((rows,), bool),
@@ -91,20 +102,20 @@ def _start(plan: Plan, beams: Beams, cache: Any, tokens: Array) -> Search:
     )
 
 
-def _extend(beams: Beams, inputs: Inputs, search: Search, logits: Array, length: Array) -> tuple[Texts, Array, Array]:
-    """The best one-token extensions of the open texts: texts `[B, C]`, their beams and their tokens `[B, C]`.
+def _extend(beams: Beams, inputs: Inputs, search: Search, logits: Array) -> Candidates:
+    """The best extensions by a token with raw logits `[B·K, V]`.
 
     C is enough that K of them go on even if every stop token is among the candidates of every beam.
     """
     rows, K, S = search.open.ids.shape
-    vocab = logits.shape[-1]
-    flat = jnp.repeat(length, K) + search.step
+    vocab, knobs = logits.shape[-1], inputs.knobs
+    flat = jnp.repeat(search.length, K) + search.step
     raw = jax.nn.log_softmax(logits.astype(jnp.float32))
     allowed = constrain(
-        raw, inputs.knobs, search.open.ids.reshape(rows * K, S), flat, jnp.full_like(flat, search.step), inputs.source
+        raw, knobs, search.open.ids.reshape(rows * K, S), flat, jnp.full_like(flat, search.step), inputs.source
     )
     total = search.open.score[:, :, None] + allowed.reshape(rows, K, vocab)
-    stops = 0 if inputs.knobs.stops is None else len(inputs.knobs.stops)
+    stops = 0 if knobs.stops is None else len(knobs.stops)
     size = min(K * max(2, 1 + stops), K * vocab)
     score, index = largest(total.reshape(rows, K * vocab), size)
     beam, token = index // vocab, (index % vocab).astype(jnp.int32)
@@ -113,20 +124,19 @@ def _extend(beams: Beams, inputs: Inputs, search: Search, logits: Array, length:
     own = raw.reshape(rows, K, vocab)[row, beam, token]
     texts = replace(
         texts,
-        ids=texts.ids.at[row, column, length[:, None] + search.step].set(token, mode="drop"),
+        ids=texts.ids.at[row, column, search.length[:, None] + search.step].set(token, mode="drop"),
         logprobs=texts.logprobs.at[:, :, search.step].set(own),
         score=score,
         count=texts.count + 1,
     )
-    return texts, beam, token
+    return Candidates(texts, beam, hits(token, knobs.stops) | (search.step + 1 >= knobs.budget[::K])[:, None])
 
 
-def _step(beams: Beams, inputs: Inputs, penalty: Array, search: Search, logits: Array, length: Array) -> Search:
-    """Extends every open text by a token, closes those that ended, and decides which rows go on."""
+def _choose(beams: Beams, inputs: Inputs, penalty: Array, search: Search, candidates: Candidates) -> Search:
+    """Closes the candidates that are over, keeps the K best others open, and decides which rows go on."""
     K, budget = beams.size, inputs.knobs.budget[:: beams.size]
-    texts, beam, token = _extend(beams, inputs, search, logits, length)
+    texts, beam, over = candidates.texts, candidates.beam, candidates.over
     taken = search.step + 1
-    over = hits(token, inputs.knobs.stops) | (taken >= budget)[:, None]
 
     _, going = jax.lax.top_k(jnp.where(over, texts.score + LOST, texts.score), K)
     going_on = _pick(replace(texts, score=jnp.where(over, texts.score + LOST, texts.score)), going)
@@ -134,8 +144,10 @@ def _step(beams: Beams, inputs: Inputs, penalty: Array, search: Search, logits: 
     # All texts of a row are equally long and read the same source: only the layers differ between its beams.
     cache = replace(search.cache, layers=jax.tree.map(lambda x: x[source.reshape(-1)], search.cache.layers))
 
-    # Only the K best candidates may end: the others are there so that K texts can go on.
-    ending = over & (jnp.arange(over.shape[1]) < K) & search.active[:, None]
+    # Only the K best candidates may end: the others are there so that K texts can go on. What extends a text that
+    # has ended (kept open where too few others were left) is no text.
+    best = (jnp.arange(over.shape[1]) < K) & (texts.score > LOST / 2)
+    ending = over & best & search.active[:, None]
     final = jnp.where(ending, texts.score / taken.astype(jnp.float32) ** penalty, LOST)
     both = jax.tree.map(
         lambda a, b: jnp.concatenate([a, b], axis=1), search.ended, replace(texts, score=final, real=ending)
@@ -149,26 +161,63 @@ def _step(beams: Beams, inputs: Inputs, penalty: Array, search: Search, logits: 
     active = search.active & improvable & ~jnp.all(over, axis=1)
     if beams.early_stopping is True:
         active = active & ~full
-    return Search(cache, going_on, ended, active, taken)
+    return Search(cache, search.length, going_on, ended, active, taken)
+
+
+def _first(
+    model: Any, plan: Plan, beams: Beams, params: Params, inputs: Inputs, batch: dict[str, Array]
+) -> tuple[Search, Candidates]:
+    """Reads the prompts; the candidates are the first new tokens."""
+    cache, hidden, length = read_prompts(model, plan, params, batch)
+    search = _start(plan, beams, cache, batch["tokens"], length)
+    return search, _extend(beams, inputs, search, jnp.repeat(model.logits(params, hidden), beams.size, axis=0))
+
+
+def _next(model: Any, beams: Beams, params: Params, inputs: Inputs, search: Search) -> tuple[Search, Candidates]:
+    """Reads the last token of every open text; the candidates are one token longer."""
+    history = search.open.ids.reshape(-1, search.open.ids.shape[-1])
+    length, live = jnp.repeat(search.length, beams.size), jnp.repeat(search.active, beams.size)
+    cache, logits = feed_last(model, params, search.cache, history, length + search.step, live)
+    return replace(search, cache=cache), _extend(beams, inputs, search, logits)
 
 
 @partial(jax.jit, static_argnames=("model", "plan", "beams"))
 def _search(
     model: Any, plan: Plan, beams: Beams, params: Params, inputs: Inputs, batch: dict[str, Array], penalty: Array
 ) -> Texts:
-    """Reads the prompts and searches until no row can improve: the ended texts, best first."""
-    cache, hidden, length = read_prompts(model, plan, params, batch)
-    logits = jnp.repeat(model.logits(params, hidden), beams.size, axis=0)
-    first = _step(beams, inputs, penalty, _start(plan, beams, cache, batch["tokens"]), logits, length)
-    lengths = jnp.repeat(length, beams.size)
+    """Searches until no row can improve, in one program: the ended texts, best first."""
+    first = _choose(beams, inputs, penalty, *_first(model, plan, beams, params, inputs, batch))
+    return jax.lax.while_loop(
+        lambda search: jnp.any(search.active),
+        lambda search: _choose(beams, inputs, penalty, *_next(model, beams, params, inputs, search)),
+        first,
+    ).ended
 
-    def body(search):
-        history = search.open.ids.reshape(-1, search.open.ids.shape[-1])
-        live = jnp.repeat(search.active, beams.size)
-        cache, logits = feed_last(model, params, search.cache, history, lengths + search.step, live)
-        return _step(beams, inputs, penalty, replace(search, cache=cache), logits, length)
 
-    return jax.lax.while_loop(lambda search: jnp.any(search.active), body, first).ended
+_first_alone = jax.jit(_first, static_argnames=("model", "plan", "beams"))
+_next_alone = jax.jit(_next, static_argnames=("model", "beams"))
+_choose_alone = jax.jit(_choose, static_argnames=("beams",))
+
+
+def _search_text(
+    model: Any,
+    plan: Plan,
+    beams: Beams,
+    params: Params,
+    inputs: Inputs,
+    batch: dict[str, Array],
+    penalty: Array,
+    branches: Branches,
+) -> Texts:
+    """`_search` step by step: the host reads every candidate's text and ends those that complete a stop string."""
+    search, candidates = _first_alone(model, plan, beams, params, inputs, batch)
+    while True:
+        ids, count = jax.device_get((candidates.texts.ids, candidates.texts.count))
+        over = candidates.over | jnp.asarray(branches.grow(ids, count))
+        search = _choose_alone(beams, inputs, penalty, search, replace(candidates, over=over))
+        if not search.active.any():
+            return search.ended
+        search, candidates = _next_alone(model, beams, params, inputs, search)
 
 
 def beam_search(
@@ -184,6 +233,7 @@ def beam_search(
     min_new_tokens: int | Sequence[int] = 0,
     sampling: Sampling | None = None,
     stop_tokens: Sequence[int] = (),
+    stop_strings: Sequence[str] = (),
     tokenizer: Any = None,
     decoder_prompts: layout.Rows | None = None,
     pad: int = 0,
@@ -196,7 +246,8 @@ def beam_search(
       early_stopping: True, False or "never", see the top of this file.
       sampling: its constraints (repetition_penalty, no_repeat_ngram, forced and suppressed tokens) apply; a temperature
         does not: the search is deterministic.
-      The rest: as in `generate`.
+      stop_strings: texts that end a beam, as a stop token does; every step then waits for the host to read the text.
+      The rest: as in `generate`. Where fewer than `returned` texts exist, the last rows are empty, their score -inf.
 
     Raises:
       ValueError: as `generate`, and for beams, returned or early_stopping that make no sense.
@@ -208,6 +259,7 @@ def beam_search(
     sampling = sampling or Sampling()
     if np.any(np.asarray(sampling.temperature) > 0):
         raise ValueError(f"beam search is deterministic: expected temperature 0, got {sampling.temperature}")
+    check_stop_strings(stop_strings, tokenizer)
     request = make_request(model, params, prompts, max_new_tokens, min_new_tokens, decoder_prompts)
     if np.any(request.budget == 0):
         raise ValueError("beam search needs max_new_tokens of at least 1 in every row")
@@ -217,20 +269,23 @@ def beam_search(
     inputs = make_inputs(request, batch, sampling, stop_tokens, 0, None)
     source = inputs.source and jax.tree.map(lambda x: jnp.repeat(x, beams, axis=0), inputs.source)
     inputs = replace(inputs, knobs=repeat_rows(inputs.knobs, beams), source=source)
-    texts = _search(
-        model,
-        plan,
-        Beams(beams, early_stopping),
-        prepare(model, params),
-        inputs,
-        batch,
-        jnp.float32(length_penalty),
-    )
-    return _result(request, jax.device_get(texts), returned, stop_tokens, tokenizer, pad)
+    search, weights, penalty = Beams(beams, early_stopping), prepare(model, params), jnp.float32(length_penalty)
+    if stop_strings:
+        branches = Branches(tokenizer, request.rows, request.leads, stop_strings)
+        texts = _search_text(model, plan, search, weights, inputs, batch, penalty, branches)
+    else:
+        texts = _search(model, plan, search, weights, inputs, batch, penalty)
+    return _result(request, jax.device_get(texts), returned, stop_tokens, stop_strings, tokenizer, pad)
 
 
 def _result(
-    request: Request, texts: Texts, returned: int, stop_tokens: Sequence[int], tokenizer: Any, pad: int
+    request: Request,
+    texts: Texts,
+    returned: int,
+    stop_tokens: Sequence[int],
+    stop_strings: Sequence[str],
+    tokenizer: Any,
+    pad: int,
 ) -> Generation:
     """The best texts of every row as rows of a `Generation`."""
     width = int(request.budget.max())
@@ -242,13 +297,14 @@ def _result(
         start, count = len(request.rows[i]), int(texts.count[i, k])
         new = np.asarray(texts.ids[i, k, start : start + count])
         tokens[at, :count], logprobs[at, :count], lengths[at] = new, texts.logprobs[i, k, :count], count
-        stopped = count > 0 and int(new[-1]) in stop_tokens
-        reasons.append(REASONS[2 if stopped else 1])
+        reason = 2 if count > 0 and int(new[-1]) in stop_tokens else 1
         if tokenizer is not None:
-            stream = TextStream(tokenizer, request.rows[i] if request.sources is None else [])
-            stream.push(new[: count - stopped].tolist())
+            stream = TextStream(tokenizer, request.leads[i], stop_strings)
+            stream.push(new[: count - (reason == 2)].tolist())
             stream.read(final=True)
             decoded.append(stream.text)
+            reason = 3 if stream.stopped else reason
+        reasons.append(REASONS[reason])
     return Generation(
         tokens=tokens,
         lengths=lengths,
@@ -256,5 +312,5 @@ def _result(
         prompts=[request.prompts[i] for i, _ in rows],
         logprobs=logprobs,
         texts=decoded if tokenizer is not None else None,
-        scores=np.asarray([texts.score[i, k] for i, k in rows]),
+        scores=np.asarray([texts.score[i, k] if texts.real[i, k] else -np.inf for i, k in rows]),
     )

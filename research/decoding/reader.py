@@ -15,7 +15,7 @@ from research.core.types import Array
 from research.decoding.loop import Plan, State
 from research.decoding.request import Request
 from research.decoding.result import REASONS, Generation, Piece
-from research.decoding.text import TextStream
+from research.decoding.text import TextStream, check_stop_strings
 
 _RECORDS = ("logprobs", "processed_logprobs", "alternatives", "alternative_logprobs")
 
@@ -30,12 +30,7 @@ class Reader:
         stop_strings: Sequence[str] = (),
         on_piece: Callable[[Piece], None] | None = None,
     ):
-        if isinstance(stop_strings, str):
-            raise ValueError(f"stop_strings must be a list of strings, got the string {stop_strings!r}")
-        if stop_strings and tokenizer is None:
-            raise ValueError("stop_strings are looked for in text: give the tokenizer")
-        if any(not stop for stop in stop_strings):
-            raise ValueError("stop_strings must not hold an empty string")
+        check_stop_strings(stop_strings, tokenizer)
         rows = len(request.rows)
         self.request, self.on_piece, self.stop_strings = request, on_piece, stop_strings
         self.start = np.asarray([len(row) for row in request.rows])
@@ -43,9 +38,7 @@ class Reader:
         self.ended = np.zeros(rows, bool)
         self.streams: list[TextStream] | None = None
         if tokenizer is not None:
-            # An encoder-decoder's text begins with its first new token: the decoder's start is no text.
-            lead = request.rows if request.sources is None else [[] for _ in range(rows)]
-            self.streams = [TextStream(tokenizer, row, stop_strings) for row in lead]
+            self.streams = [TextStream(tokenizer, row, stop_strings) for row in request.leads]
 
     def stride(self, asked: int | None) -> int | None:
         """How many steps to run between looks; None where nobody waits for text."""

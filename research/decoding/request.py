@@ -33,6 +33,11 @@ class Request:
     def prompts(self) -> list[list[int]]:
         return self.rows if self.sources is None else self.sources
 
+    @property
+    def leads(self) -> list[list[int]]:
+        """What each row's text goes on from; nothing for an encoder-decoder, whose decoder's start is no text."""
+        return self.rows if self.sources is None else [[] for _ in self.rows]
+
 
 def make_request(
     model: Any,

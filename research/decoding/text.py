@@ -5,9 +5,22 @@ back, and a row ends with the token that completes one.
 """
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
+import numpy as np
+
 from research.data.stream import StreamDecoder
+
+
+def check_stop_strings(stop_strings: Sequence[str], tokenizer: Any) -> None:
+    """Raises ValueError unless these are non-empty strings in a list, with a tokenizer to look for them."""
+    if isinstance(stop_strings, str):
+        raise ValueError(f"stop_strings must be a list of strings, got the string {stop_strings!r}")
+    if stop_strings and tokenizer is None:
+        raise ValueError("stop_strings are looked for in text: give the tokenizer")
+    if any(not stop for stop in stop_strings):
+        raise ValueError("stop_strings must not hold an empty string")
 
 
 def overlap(text: str, stop: str) -> int:
@@ -47,6 +60,12 @@ class TextStream:
                 return used
         return len(tokens)
 
+    def fork(self) -> "TextStream":
+        """A stream of its own that goes on from the same text."""
+        twin = copy(self)
+        twin._decoder = self._decoder.fork()
+        return twin
+
     def read(self, final: bool = False) -> str:
         """The text that is new since the last read and certain; with `final`, all that is left."""
         if final and not self.stopped:
@@ -55,3 +74,43 @@ class TextStream:
         piece = self.text[self._sent : len(self.text) - held]
         self._sent += len(piece)
         return piece
+
+
+class Branches:
+    """The texts of a search, in which several candidates may go on from one text.
+
+    B rows · C candidates · S history length
+
+    Args:
+      rows: what the model read in each row. leads: what of it gives the decoder its context.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        rows: Sequence[Sequence[int]],
+        leads: Sequence[Sequence[int]],
+        stop_strings: Sequence[str],
+    ):
+        self._start = [len(row) for row in rows]
+        self._open: list[dict[tuple[int, ...], TextStream]] = [
+            {(): TextStream(tokenizer, lead, stop_strings)} for lead in leads
+        ]
+
+    def grow(self, ids: np.ndarray, count: np.ndarray) -> np.ndarray:
+        """Which candidates' texts hold a stop string `[B, C]`.
+
+        `ids [B, C, S]` holds the prompts and `count [B, C]` new tokens, one more than in the call before.
+        """
+        found = np.zeros(count.shape, bool)
+        for i, known in enumerate(self._open):
+            grown = {}
+            for c, number in enumerate(count[i]):
+                new = tuple(ids[i, c, self._start[i] : self._start[i] + number].tolist())
+                if new not in grown:
+                    grown[new] = known[new[:-1]].fork()
+                    if not grown[new].stopped:  # what follows a stop string is nobody's text
+                        grown[new].push(new[-1:])
+                found[i, c] = grown[new].stopped
+            self._open[i] = grown
+        return found

@@ -12,11 +12,11 @@ from research.decoding.beam import beam_search
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7]]
 
 
-def best_texts(raw_logits, prompt, steps, stop, penalty):
-    """Every text of at most `steps` tokens that ends with `stop` or is full, with its score, best first."""
+def best_texts(raw_logits, prompt, steps, ends, penalty):
+    """Every text of at most `steps` tokens that ends where `ends(tokens)` or is full, with its score, best first."""
     found = {}
     for tokens in itertools.product(range(11), repeat=steps):
-        cut = tokens.index(stop) + 1 if stop in tokens else steps
+        cut = next((n for n in range(1, steps) if ends(tokens[:n])), steps)
         text = tokens[:cut]
         if text not in found:
             total = 0.0
@@ -27,20 +27,60 @@ def best_texts(raw_logits, prompt, steps, stop, penalty):
     return sorted(found.items(), key=lambda item: -item[1])
 
 
-@pytest.mark.parametrize("penalty", [0.0, 1.0])
-def test_a_wide_search_finds_the_best_text(table, raw_logits, penalty):
+@pytest.fixture
+def logits(raw_logits):
+    """`raw_logits`, each text asked once."""
     cached = {}
 
-    def logits(ids):
-        return cached.setdefault(tuple(ids), raw_logits(ids))
+    def ask(ids):
+        if tuple(ids) not in cached:
+            cached[tuple(ids)] = raw_logits(ids)
+        return cached[tuple(ids)]
 
-    best = best_texts(logits, [1, 2, 3], 3, 9, penalty)
+    return ask
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0])
+def test_a_wide_search_finds_the_best_text(table, logits, penalty):
+    best = best_texts(logits, [1, 2, 3], 3, lambda tokens: 9 in tokens, penalty)
     out = beam_search(
         *table, [[1, 2, 3]], beams=121, returned=5, max_new_tokens=3, stop_tokens=[9], length_penalty=penalty,
         early_stopping="never",
     )  # fmt: skip
     assert [tuple(out.ids(i)) for i in range(5)] == [text for text, _ in best[:5]]
     np.testing.assert_allclose(out.scores, [score for _, score in best[:5]], atol=1e-5)
+
+
+def test_a_wide_search_finds_the_best_text_with_a_stop_string(table, logits, letters):
+    """The string spans two tokens or lies inside one: ST + OP, b + c, bc."""
+
+    def ends(tokens):
+        text = letters.decode(tokens)
+        return 9 in tokens or "STOP" in text or "bc" in text
+
+    best = best_texts(logits, [1, 2, 3], 3, ends, 0.0)
+    out = beam_search(
+        *table, [[1, 2, 3]], beams=121, returned=60, max_new_tokens=3, stop_tokens=[9], length_penalty=0.0,
+        early_stopping="never", stop_strings=["STOP", "bc"], tokenizer=letters,
+    )  # fmt: skip
+    assert [tuple(out.ids(i)) for i in range(60)] == [text for text, _ in best[:60]]
+    np.testing.assert_allclose(out.scores, [score for _, score in best[:60]], atol=1e-5)
+    assert set(out.reasons) == {"length", "stop token", "stop string"}
+    for i, reason in enumerate(out.reasons):
+        text = letters.decode(out.ids(i))
+        assert (reason == "stop string") == ("STOP" in text or "bc" in text)
+        ended = {"length": text, "stop token": text[:-1], "stop string": text.split("bc")[0].split("STOP")[0]}
+        assert out.texts[i] == ended[reason]
+
+
+def test_texts_that_do_not_exist_are_not_made_up(table, letters):
+    """Every token but the stop token completes the stop string: a text of one token is all there is."""
+    out = beam_search(
+        *table, [[1]], beams=14, returned=13, max_new_tokens=4, stop_tokens=[0], tokenizer=letters,
+        stop_strings=[*"abc ST\né", "OP"],
+    )  # fmt: skip
+    assert sorted(out.tokens[:11, 0].tolist()) == list(range(11)) and (out.lengths[:11] == 1).all()
+    assert (out.lengths[11:] == 0).all() and np.isneginf(out.scores[11:]).all()
 
 
 def test_one_beam_is_greedy(table):
@@ -90,6 +130,7 @@ def test_bad_requests_say_what_is_wrong(table):
         "early_stopping must be True, False or 'never'": {"early_stopping": "always"},
         "beam search is deterministic": {"sampling": Sampling(temperature=1.0)},
         "max_new_tokens of at least 1": {"max_new_tokens": 0},
+        "give the tokenizer": {"stop_strings": ["."]},
     }
     for message, kwargs in cases.items():
         with pytest.raises(ValueError, match=message):

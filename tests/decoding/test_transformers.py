@@ -1,9 +1,12 @@
 """Greedy and beam search give the texts of `transformers.generate` on random models of every family."""
 
+import itertools
+import string
 import warnings
 
 import numpy as np
 import pytest
+import tokenizers
 
 from research.decoding import Sampling, generate
 from research.decoding.beam import beam_search
@@ -20,7 +23,7 @@ TWO_SIDED = ["t5-padded", "t5-single", "bart-padded", "bart-single"]
 PROMPTS = [[5, 9, 12, 30, 7, 66], [8, 3], [40, 41, 42]]
 
 
-def theirs(model, **kwargs):
+def theirs(model, tokenizer=None, **kwargs):
     """New tokens of every returned row, up to and with the end token, and the scores of beam search."""
     # Their settings are completed from the model's own, and BART's force an end token.
     model.generation_config.forced_eos_token_id = None
@@ -39,7 +42,7 @@ def theirs(model, **kwargs):
     )
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        out = model.generate(torch.tensor(side), attention_mask=mask, generation_config=settings)
+        out = model.generate(torch.tensor(side), attention_mask=mask, generation_config=settings, tokenizer=tokenizer)
     rows = []
     for row in out.sequences[:, 1 if two_sided else longest :].tolist():
         rows.append(row[: row.index(EOS) + 1] if EOS in row else row)
@@ -103,4 +106,34 @@ def test_beam_search(name, search):
         sampling=Sampling(no_repeat_ngram=search.get("no_repeat_ngram_size")),
     )
     assert [out.ids(i) for i in range(9)] == expected
+    np.testing.assert_allclose(out.scores, scores.numpy(), atol=1e-4)
+
+
+class Letters:
+    """67 tokens: the letters, and a vowel with a consonant."""
+
+    texts = [*string.ascii_lowercase, *map("".join, itertools.product("aeiou", "bcdfghjkl"))][:67]
+
+    def decode(self, ids):
+        return "".join(self.texts[i] for i in ids)
+
+
+@pytest.mark.parametrize("name", ["gpt2-padded", "t5-padded"])
+def test_beam_search_with_stop_strings(name):
+    """The strings lie inside tokens or span two; none begins with an end of a prompt, which theirs would count."""
+    stops = ["j", "la", "ai", "rs"]
+    pieces = tokenizers.Tokenizer(tokenizers.models.BPE({text: i for i, text in enumerate(Letters.texts)}, []))
+    pieces.decoder = tokenizers.decoders.Fuse()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=pieces)
+    their_model, model, params = both(name)
+    search = {"max_new_tokens": 12, "length_penalty": 0.5, "early_stopping": False}
+    search |= {"stop_strings": stops}
+    beams = {"num_beams": 4, "num_return_sequences": 3, "do_sample": False}
+    expected, scores = theirs(their_model, tokenizer, **beams, **search)
+    out = beam_search(model, params, PROMPTS, beams=4, returned=3, stop_tokens=[EOS], tokenizer=Letters(), **search)
+    assert "stop string" in out.reasons
+    # Where a text ended early, theirs is padded; a text of ours may hold the padding token itself.
+    lengths = [len(out.ids(i)) for i in range(9)]
+    assert [out.ids(i) for i in range(9)] == [row[:n] for row, n in zip(expected, lengths, strict=True)]
+    assert all(set(row[n:]) <= {PAD} for row, n in zip(expected, lengths, strict=True))
     np.testing.assert_allclose(out.scores, scores.numpy(), atol=1e-4)

@@ -45,11 +45,13 @@ def test_colours(story):
     assert code == 0 and "\x1b[38;2;" in text
 
 
-def test_samples_and_beams(story):
+def test_samples_and_beams(story, capsys):
     code, text = call(story, "Once upon", "--samples", 2, "--temperature", 1, "--max-new-tokens", 4)
     assert code == 0 and "[1] " in text and "[2] " in text
-    code, text = call(story, "Once upon", "--samples", 2, "--beams", 2, "--max-new-tokens", 4)
-    assert code == 0 and text.count("(score -") == 2
+    capsys.readouterr()
+    code, text = call(story, "Once upon", "--samples", 2, "--beams", 2, "--max-new-tokens", 4, "--stop", "time")
+    assert code == 0 and text.count("(score -") == 2 and "time" not in text
+    assert "stop string" in capsys.readouterr().err
 
 
 def test_a_draft_gives_the_same_text(story, capsys):
@@ -85,6 +87,7 @@ def test_one_line_errors(story, run_folder, tmp_path, capsys):
         "act only when sampling": [story, "x", "--top-p", 0.5],
         "exclude each other": [story, "x", "--beams", 2, "--draft", story],
         "--gamma acts with --draft": [story, "x", "--gamma", 2],
+        "--seed acts when sampling": [story, "x", "--seed", 2],
         "act with --chat": [story, "x", "--system", "y"],
         "no chat template": [story, "x", "--chat"],
         "has room for": [story, "x", "--max-new-tokens", 100000],
