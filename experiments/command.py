@@ -10,6 +10,7 @@ from ml_collections import config_flags
 from rich.console import Console
 
 from research.core import memory
+from research.data import tfds_source
 from research.training import log
 from research.training.fit import Diverged
 
@@ -33,6 +34,7 @@ def run(work: Work, *, config: str | None = None, workdir: str | None = None) ->
         if not logging.level_debug():  # checkpoints report every transfer otherwise
             logging.set_verbosity(logging.WARNING)
         memory.keep_freed()
+        tfds_source.start_threads()
         console, path = Console(), Path(folder.value).absolute()
         try:
             log.check_writable(path)

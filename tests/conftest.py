@@ -1,7 +1,6 @@
 """Fixtures that every test may use: where the data is, and one device configuration for all."""
 
 import os
-import tempfile
 from pathlib import Path
 
 # Eight virtual devices cost single-device tests nothing and let sharding tests run in the same process.
@@ -12,16 +11,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
-from array_record.python import array_record_module
+
+from research.data import tfds_source
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# array_record makes its pool of threads on first use and, in a process that has used much memory before, was seen to
-# hang there for good (0.8.6); so it is made here, in a fresh one.
-with tempfile.TemporaryDirectory() as _folder:
-    _path = f"{_folder}/pool.array_record"
-    array_record_module.ArrayRecordWriter(_path, "group_size:1").close()
-    array_record_module.ArrayRecordReader(_path).close()
+tfds_source.start_threads()
 
 
 @pytest.fixture(scope="session")

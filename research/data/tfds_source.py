@@ -1,13 +1,31 @@
 """TensorFlow Datasets without TensorFlow: builders written as array_record, read at random, batched by Grain."""
 
 import copy
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from .sources import Row
+
+
+def start_threads() -> None:
+    """Makes array_record's pool of threads; call it before a process computes anything.
+
+    array_record makes it at its first read and, in a process that had used much memory before, was seen to hang there
+    for good (0.8.6). `experiments.command` calls it for every experiment; a notebook has to. Windows has no array_record.
+    """
+    if sys.platform == "win32":
+        return
+    from array_record.python import array_record_module
+
+    with TemporaryDirectory() as folder:
+        path = f"{folder}/empty.array_record"
+        array_record_module.ArrayRecordWriter(path, "group_size:1").close()
+        array_record_module.ArrayRecordReader(path).close()
 
 
 class TfdsExamples:
