@@ -8,13 +8,16 @@ from research.evaluation.baselines import (
     rarest_phrase,
     tag_by_neighbours,
 )
+from research.evaluation.bertscore import BertScore, bertscore
 from research.evaluation.compression import ngram_bits_per_byte, xz_bits_per_byte
 from research.evaluation.squad import squad
 from research.evaluation.text_metrics import Interval, bits_per_byte, bootstrap, exact_match, rouge
-from research.evaluation.translation import bleu, chrf
+from research.evaluation.translation import bleu, chrf, ter
 
 __all__ = [
+    "BertScore",
     "Interval",
+    "bertscore",
     "best_sentence",
     "bits_per_byte",
     "bleu",
@@ -29,5 +32,6 @@ __all__ = [
     "rouge",
     "squad",
     "tag_by_neighbours",
+    "ter",
     "xz_bits_per_byte",
 ]
