@@ -177,6 +177,8 @@ def _item(form: Form, key: str, row: dict, where: str) -> Item:
         return Item(key, question, form.choices, (label_of(row["label"], form.labels, where),))
     try:
         value = float(row["label"])
-        return Item(key, question, form.choices, (range(len(form.choices))[round(value)],), info={"value": value})
-    except (ValueError, IndexError):
-        raise ValueError(f"{where}: score {row['label']!r} is no number from 0 to {len(form.choices) - 1}") from None
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= len(form.choices) - 1:
+        raise ValueError(f"{where}: score {row['label']!r} is no number from 0 to {len(form.choices) - 1}")
+    return Item(key, question, form.choices, (round(value),), info={"value": value})

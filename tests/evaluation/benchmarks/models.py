@@ -25,9 +25,3 @@ def _right(item):
 def constant(task, answer):
     """The same number of a choice, or the same text, whatever is asked."""
     return [Outcome(item.id, answer) for item in task.items]
-
-
-def prompt(task, item, shots=()):
-    """Description, examples and question as they are meant to be put together."""
-    examples = [task.preamble] if task.preamble else [shot.solved for shot in shots]
-    return task.separator.join([text for text in (task.description, *examples, item.question) if text])

@@ -13,7 +13,7 @@ import yaml
 from research.apps.prompting import Outcome
 from research.evaluation.benchmarks import METRICS, load
 from tests.evaluation.benchmarks.conftest import FIXTURE_SUPERGLUE
-from tests.evaluation.benchmarks.models import constant, perfect, prompt
+from tests.evaluation.benchmarks.models import constant, perfect
 
 GLUE = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "mnli_mismatched", "qnli", "rte", "wnli")
 SUPERGLUE = ("boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc")
@@ -154,7 +154,7 @@ def test_superglue_is_worded_as_in_the_harness(fixture_tasks, name):
     task = fixture_tasks[f"superglue/{name}"]
     folder = {"boolq": "BoolQ", "wic": "WiC"}.get(name, name.upper())
     for item, row in zip(task.items, FIXTURE_SUPERGLUE[f"{folder}/val.jsonl"], strict=True):
-        assert prompt(task, item) == ask(row) and list(item.choices) == choices(row)
+        assert item.question == ask(row) and list(item.choices) == choices(row)
 
 
 BUILDER = """

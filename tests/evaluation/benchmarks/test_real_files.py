@@ -7,8 +7,10 @@ from collections import Counter
 import pytest
 
 from research.apps.prompting import Outcome
+from research.apps.prompting.extract import extract
+from research.apps.prompting.shots import build, choose
 from research.evaluation.benchmarks import METRICS, available, big_bench, load
-from tests.evaluation.benchmarks.models import constant, perfect, prompt
+from tests.evaluation.benchmarks.models import constant, perfect
 
 # Items and pool; the pool of None is the items themselves.
 SIZES = {
@@ -35,6 +37,10 @@ SIZES = {
     "svamp": (500, None),
     "humaneval": (100, 0),
 }
+
+
+def prompt(task, item, shots=()):
+    return build(task, item, shots).text
 
 
 @pytest.fixture(scope="module")
@@ -139,12 +145,17 @@ def test_mmlu_prompt_is_the_published_one(tasks, data_dir):
 
 @pytest.mark.parametrize("name", ["navigate", "word_sorting"])
 def test_bbh_prompts_are_those_that_codex_was_given(tasks, data_dir, name):
-    """All 250 stored prompts of either task, letter by letter."""
+    """All 250 stored prompts of either task, letter by letter, and its published accuracy."""
     file = data_dir / f"bbh_codex_outputs/{name}_few_shot_template_0-255000.json"
     held = json.loads(file.read_text())["outputs"]
     task = tasks[f"bbh/{name}"]
     assert [prompt(task, item) for item in task.items] == [row["input"] for row in held]
     assert [item.answers[0] for item in task.items] == [row["target"] for row in held]
+    read = [
+        Outcome(item.id, extract(task.extract, row["prediction"])) for item, row in zip(task.items, held, strict=True)
+    ]
+    golden = json.loads((data_dir / "golden/bbh_codex_cot_accuracy.json").read_text())
+    assert METRICS["exact_match"](task, read) == golden[file.name][0] / golden[file.name][1]
 
 
 def test_truthfulqa_choices(tasks):
@@ -228,6 +239,22 @@ def test_commonsense_as_texts(data_dir):
             assert all(choice.strip() in long.question for choice in short.choices), (name, short.id)
 
 
-def test_gsm8k_shows_solutions(tasks):
+def test_gsm8k_shows_solutions_and_reads_numbers(tasks):
     shot = tasks["gsm8k"].pool[0].solved
     assert shot.startswith("Question: ") and "\nAnswer: " in shot and "\n#### " in shot
+    for item in [*tasks["gsm8k"].items, *tasks["gsm8k"].pool]:
+        assert extract(tasks["gsm8k"].extract, item.solved) == item.answers[-1], item.id
+    for item in tasks["svamp"].items:
+        assert extract(tasks["svamp"].extract, f"So it is {item.answers[0]}.") == item.answers[0], item.id
+
+
+@pytest.mark.parametrize(
+    "name", ["commonsense/piqa", "bigbench/date_understanding", "svamp", "mmlu/astronomy", "glue/wnli"]
+)
+def test_examples_in_a_prompt_are_other_questions(tasks, name):
+    task = tasks[name]
+    for item in task.items[:20]:
+        shots = choose(task, item, 4)
+        assert len({shot.id for shot in shots}) == 4 and item.question not in [shot.question for shot in shots]
+        text = build(task, item, shots).text
+        assert text.count(item.question) == 1 and text.endswith(item.question)
