@@ -24,21 +24,21 @@ _JINJA = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_tr
 class TaskTemplate:
     """One phrasing of one task.
 
+    choices: Jinja for the answers to choose from, between `|||`: "no ||| yes" or "{{ options | join('|||') }}".
+
     Raises:
       ValueError: no separator or several, or text that is no Jinja.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, choices: str = "") -> None:
         parts = text.split(SEPARATOR)
         if len(parts) != 2:
             raise ValueError(
                 f"a task template is 'prompt {SEPARATOR} completion'; {text!r} has {len(parts) - 1} separators"
             )
-        try:
-            self._sides = tuple(_JINJA.from_string(part) for part in parts)
-        except jinja2.TemplateSyntaxError as error:
-            raise ValueError(f"the task template {text!r} cannot be read: {error}") from None
-        self.text = text
+        self._sides = tuple(_compiled(part, text) for part in parts)
+        self._choices = _compiled(choices, choices)
+        self.text, self.choices = text, choices
 
     def __call__(self, row: Mapping[str, Any], where: str = "the row") -> dict[str, str]:
         """The prompt and the completion of one row, stripped of outer white space.
@@ -46,14 +46,40 @@ class TaskTemplate:
         Raises:
           ValueError: a field that the row lacks, or an empty side; `where` says which row.
         """
-        try:
-            prompt, completion = (side.render(**row).strip() for side in self._sides)
-        except (jinja2.UndefinedError, jinja2.exceptions.SecurityError, TypeError, IndexError) as error:
-            raise ValueError(f"{where}: {self.text!r} needs what is not there: {error}; it has {sorted(row)}") from None
+        prompt, completion = (_filled(side, self.text, row, where).strip() for side in self._sides)
         if not prompt or not completion:
             side = "completion" if prompt else "prompt"
             raise ValueError(f"{where}: {self.text!r} gives an empty {side}")
         return {"prompt": prompt, "completion": completion}
+
+    def options(self, row: Mapping[str, Any], where: str = "the row") -> list[str]:
+        """The answers to choose from, stripped of outer white space; none if the template has no choices.
+
+        Raises:
+          ValueError: a field that the row lacks, an empty choice or one given twice; `where` says which row.
+        """
+        if not self.choices:
+            return []
+        found = [part.strip() for part in _filled(self._choices, self.choices, row, where).split(SEPARATOR)]
+        if not all(found) or len(set(found)) < len(found):
+            raise ValueError(
+                f"{where}: {self.choices!r} gives the choices {found}; expected different ones, none empty"
+            )
+        return found
+
+
+def _compiled(part: str, text: str) -> jinja2.Template:
+    try:
+        return _JINJA.from_string(part)
+    except jinja2.TemplateSyntaxError as error:
+        raise ValueError(f"the task template {text!r} cannot be read: {error}") from None
+
+
+def _filled(side: jinja2.Template, text: str, row: Mapping[str, Any], where: str) -> str:
+    try:
+        return side.render(**row)
+    except (jinja2.UndefinedError, jinja2.exceptions.SecurityError, TypeError, IndexError) as error:
+        raise ValueError(f"{where}: {text!r} needs what is not there: {error}; it has {sorted(row)}") from None
 
 
 def templated(

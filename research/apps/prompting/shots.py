@@ -52,7 +52,7 @@ def choose(task: Task, item: Item, k: int, *, seed: int = 0, how: str = "random"
     if k == 0:
         return []
     generator = np.random.default_rng([seed, *(zlib.crc32(text.encode()) for text in (task.name, item.id))])
-    left = [left[i] for i in generator.permutation(len(left))]
+    left = generator.permutation(left).tolist()
     if how == "balanced":
         left = _in_turns(task.pool, left)
     elif how == "nearest":
@@ -119,7 +119,7 @@ def _in_turns(pool: Sequence[Item], order: Sequence[int]) -> list[int]:
         answer = pool[i].solved[len(pool[i].question) :]
         turn.append(rounds.get(answer, 0))
         rounds[answer] = turn[-1] + 1
-    return [order[i] for i in np.argsort(turn, kind="stable")]
+    return [order[i] for i in np.argsort(turn, kind="stable").tolist()]
 
 
 @lru_cache(maxsize=4)
@@ -127,6 +127,7 @@ def _vectors(questions: tuple[str, ...]) -> TfIdf:
     return TfIdf(questions)
 
 
+@lru_cache(maxsize=1 << 16)  # each question of a pool is compared with every asked one
 def _folded(question: str) -> str:
     """A question without its blanks and case."""
     return " ".join(question.lower().split())
