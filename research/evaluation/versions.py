@@ -1,0 +1,49 @@
+"""The same task asked differently: written worse, or about somebody else. Right answers stay what they were."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from research.apps.prompting import Item, Task
+
+from .counterfactual import GENDERS, regender, rename
+from .perturb import PERTURBATIONS
+
+_CUT = "\x1f"  # stands in no text
+
+
+def written_worse(task: Task, *, seed: int = 0) -> dict[str, Task]:
+    """{perturbation: task} with every question perturbed; choices, and the examples in front, stay as they are."""
+    return {
+        name: replace(task, items=[replace(item, question=how(item.question, seed=seed)) for item in task.items])
+        for name, how in PERTURBATIONS.items()
+    }
+
+
+def about_women_and_men(task: Task, *, seed: int = 0) -> dict[str, Task]:
+    """{"female": task, "male": task}, all names and pronouns of one gender; items that speak of nobody are left out."""
+    return _about(task, {to: lambda t, to=to: regender(rename(t, gender=to, seed=seed), to) for to in GENDERS})
+
+
+def about_names(task: Task, groups: Sequence[str], *, seed: int = 0) -> dict[str, Task]:
+    """{group: task} with first names of that group; items without a known name are left out."""
+    return _about(task, {group: lambda t, group=group: rename(t, group, seed=seed) for group in groups})
+
+
+def _about(task: Task, ways: Mapping[str, Callable[[str], str]]) -> dict[str, Task]:
+    """One task per way, all of the same items: those that at least two ways make different texts of."""
+    texts = {name: [way(_joined(item)) for item in task.items] for name, way in ways.items()}
+    kept = [i for i, versions in enumerate(zip(*texts.values(), strict=True)) if len(set(versions)) > 1]
+    return {
+        name: replace(task, items=[_apart(task.items[i], changed[i]) for i in kept]) for name, changed in texts.items()
+    }
+
+
+def _joined(item: Item) -> str:
+    """Question, choices and answers in one text, so that a name becomes the same one everywhere."""
+    return _CUT.join((item.question, *item.choices, *item.answers))
+
+
+def _apart(item: Item, text: str) -> Item:
+    question, *rest = text.split(_CUT)
+    n = len(item.choices)
+    return replace(item, question=question, choices=tuple(rest[:n]), answers=tuple(rest[n:]))
