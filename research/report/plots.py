@@ -26,11 +26,14 @@ def curves(
     log_x: bool = False,
     log_y: bool = False,
     levels: Mapping[str, float] | None = None,
+    bands: Series | None = None,
     size: tuple[float, float] = (6.4, 3.4),
 ) -> Figure:
     """Lines through (x, y) points, one per name, with dashed horizontal `levels` to compare them against.
 
-    Raises ValueError when there is no series or one has unequally many x and y.
+    bands: (low, high) at the x of the series of that name, drawn as a shade around it.
+
+    Raises ValueError when there is no series, one has unequally many x and y, or a band fits no series.
     """
     if not series:
         raise ValueError("a figure of curves needs at least one series; got none")
@@ -40,6 +43,11 @@ def curves(
             raise ValueError(f"series {name!r} has {len(x)} x values and {len(y)} y values")
         marker = "o" if len(x) < 25 else None
         axes.plot(x, y, label=name, color=_colour(index), linewidth=1.8, marker=marker, markersize=3.5)
+    for name, (low, high) in (bands or {}).items():
+        if name not in series or not len(low) == len(high) == len(series[name][0]):
+            raise ValueError(f"band {name!r} has {len(low)} and {len(high)} values; the series are {list(series)}")
+        colour = _colour(list(series).index(name))
+        axes.fill_between(series[name][0], low, high, color=colour, alpha=0.15, linewidth=0)
     for index, (name, value) in enumerate((levels or {}).items()):
         axes.axhline(value, label=name, color=_colour(len(series) + index), linewidth=1.3, linestyle=(0, (5, 3)))
     if log_x:

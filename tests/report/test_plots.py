@@ -1,6 +1,7 @@
 from xml.etree import ElementTree
 
 import pytest
+from matplotlib.colors import to_rgb
 
 from research.report import bars, curves, save, svg
 
@@ -13,6 +14,14 @@ def test_curves_draw_every_series_and_level():
     assert [line.get_label() for line in axes.get_lines()] == ["train", "held out", "xz"]
     assert list(axes.get_lines()[1].get_ydata()) == [3.1, 2.3, 2.0]
     assert axes.get_yscale() == "log"
+
+
+def test_a_band_lies_around_its_own_curve():
+    figure = curves(SERIES, x_label="k", y_label="acc", bands={"held out": ([3.0, 2.0, 1.9], [3.2, 2.6, 2.4])})
+    (band,) = figure.axes[0].collections
+    corners = {tuple(map(float, corner)) for corner in band.get_paths()[0].vertices}
+    assert corners == {(1, 3.0), (2, 2.0), (3, 1.9), (1, 3.2), (2, 2.6), (3, 2.4)}
+    assert tuple(band.get_facecolor()[0][:3]) == tuple(to_rgb(figure.axes[0].get_lines()[1].get_color()))
 
 
 def test_svg_is_well_formed_and_takes_the_colours_of_the_page():
@@ -41,6 +50,8 @@ def test_save_makes_folders(tmp_path):
     [
         (lambda: curves({}, x_label="", y_label=""), "got none"),
         (lambda: curves({"a": ([1], [1, 2])}, x_label="", y_label=""), "1 x values and 2 y values"),
+        (lambda: curves({"a": ([1], [1])}, x_label="", y_label="", bands={"b": ([1], [1])}), "series are \\['a'\\]"),
+        (lambda: curves({"a": ([1], [1])}, x_label="", y_label="", bands={"a": ([1], [])}), "1 and 0 values"),
         (lambda: bars({}, y_label=""), "got none"),
         (lambda: bars({"a": {"x": 1.0}, "b": {"y": 1.0}}, y_label=""), "'b' has bars"),
     ],
