@@ -27,8 +27,8 @@ def available(root: str | Path) -> list[str]:
 def load(name: str, root: str | Path, **options: Any) -> list[Task]:
     """One task, or the tasks of a group whose files are there.
 
-    Options: `tfds` (GLUE and SuperGLUE: a TFDS name or prepared folder instead of files), `metric` (BIG-bench),
-    `form` (commonsense).
+    Options of single tasks: `tfds` (GLUE and SuperGLUE: a folder that TFDS prepared, or a registered name, instead of
+    files), `metric` (BIG-bench), `form` (commonsense).
 
     Raises:
       ValueError: an unknown name or option, or rows that are not as published; names file and line.

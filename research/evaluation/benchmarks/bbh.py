@@ -77,5 +77,5 @@ def task(name: str, root: str | Path) -> Task:
         preamble=preamble,
         extract="answer_is",
         stop=("\n\n", "\nQ:"),
-        max_new_tokens=512,
+        max_new_tokens=1024,
     )

@@ -22,10 +22,14 @@ _FOLDERS = ("bigbench", "big_bench", "pal_bigbench")
 
 
 def names(root: str | Path) -> list[str]:
-    """The tasks whose files are there: bigbench/NAME.json or bigbench/NAME/task.json."""
-    files = [path for folder in _FOLDERS for path in Path(root).glob(f"{folder}/*.json")]
-    folders = [path.parent for folder in _FOLDERS for path in Path(root).glob(f"{folder}/*/task.json")]
-    return sorted({f"bigbench/{path.stem}" for path in files} | {f"bigbench/{path.name}" for path in folders})
+    """The tasks whose files are there: bigbench/NAME.json, bigbench/NAME/task.json, bigbench/NAME/SUBTASK/task.json."""
+    found = set()
+    for top in (Path(root) / folder for folder in _FOLDERS):
+        folders = {path.parent for path in top.glob("**/task.json")}
+        outer = {folder.parent for folder in folders}  # the file there only names what its subtasks share
+        found |= {folder.relative_to(top).as_posix() for folder in folders - outer}
+        found |= {path.stem for path in top.glob("*.json")}
+    return sorted(f"bigbench/{name}" for name in found)
 
 
 def file(name: str, root: str | Path) -> Path:
@@ -66,7 +70,7 @@ def task(name: str, root: str | Path, *, metric: str = "") -> Task:
 
 
 def aggregate(tasks: Sequence[Task], scores: Mapping[str, float]) -> float:
-    """BIG-bench's aggregate: the mean over tasks of 100 · (score − chance) / (1 − chance) of the preferred score.
+    """BIG-bench's aggregate: the mean over (sub)tasks of 100 · (score − chance) / (1 − chance) of the preferred score.
 
     Chance is the mean grade of an option drawn at random, 0 where the answer is written freely.
 

@@ -138,7 +138,10 @@ def file(name: str, root: str | Path, split: str = "") -> Path:
 
 
 def task(name: str, root: str | Path, *, tfds: str | Path = "") -> Task:
-    """One task; `tfds` reads a registered TFDS data set ("glue/rte"; `root` is its data_dir) or a prepared folder."""
+    """One task; `tfds` reads a folder that TFDS prepared as array_record, or a registered name with `root` as data_dir.
+
+    The names of TFDS's own GLUE are known only where TensorFlow is installed.
+    """
     form = FORMS[name.partition("/")[2]]
     if tfds:
         asked = _tfds_rows(form, tfds, form.tfds_dev, root)

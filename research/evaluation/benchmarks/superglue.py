@@ -75,7 +75,8 @@ def _record(row: Row) -> str:
 
 
 def _record_choices(row: Row) -> tuple[str, ...]:
-    return tuple(f"\n  - {row['query'].replace('@placeholder', entity)}" for entity in row["entities"])
+    blank = "\n" if "\n@highlight\n" in row["passage"] else "\n\n"
+    return tuple(f"{blank}  - {row['query'].replace('@placeholder', entity)}" for entity in row["entities"])
 
 
 FORMS = {
@@ -141,7 +142,10 @@ def file(name: str, root: str | Path, split: str = "val") -> Path:
 
 
 def task(name: str, root: str | Path, *, tfds: str | Path = "") -> Task:
-    """One task; `tfds` reads a registered data set ("super_glue/cb"; `root` is its data_dir) or a prepared folder."""
+    """One task; `tfds` reads a folder that TFDS prepared as array_record, or a registered name with `root` as data_dir.
+
+    The names of TFDS's own SuperGLUE are known only where TensorFlow is installed.
+    """
     form = FORMS[name.partition("/")[2]]
     if tfds:
         asked, pool = (_tfds_rows(form, tfds, split, root) for split in ("validation", "train"))

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from research.apps.prompting import Outcome
-from research.evaluation.benchmarks import METRICS, load
+from research.evaluation.benchmarks import METRICS, glue, load, superglue
 from tests.evaluation.benchmarks.conftest import FIXTURE_SUPERGLUE
 from tests.evaluation.benchmarks.models import constant, perfect
 
@@ -98,6 +98,9 @@ def test_superglue_questions_that_functions_make(fixture_tasks):
         "Ann Lee met Bob in Rome.\n\n  - Ann Lee flew to Rome.\n  - Bob waited.\n  - In the end Bob went home."
     )
     assert record.info["options"] == ("Ann Lee", "Bob", "Rome") and record.gold == (1,) and record.answers == ("Bob",)
+    # Without highlights, and by hand: the harness's own code for ReCoRD does not load beside transformers 5.
+    bare = {"passage": "Bob waited.\n", "query": "Then @placeholder left.", "entities": ["Bob"]}
+    assert superglue._record(bare) + superglue._record_choices(bare)[0] == "Bob waited.\n\n  - Then Bob left."
     wsc = fixture_tasks["superglue/wsc"].items
     for item, name in zip(wsc, ("Ann", "Eve"), strict=True):
         assert item.question == (
@@ -138,8 +141,6 @@ def published(folder):
 @pytest.mark.oracle
 @pytest.mark.parametrize("name", [name for name in GLUE if name not in ("stsb", "mnli_mismatched")])
 def test_glue_is_worded_as_in_the_harness(fixture_root, fixture_tasks, name):
-    from research.evaluation.benchmarks import glue
-
     ask, choices = published(f"glue/{name}")
     rows = glue._file_rows(glue.FORMS[name], glue.file(f"glue/{name}", fixture_root))
     for item, (_, row) in zip(fixture_tasks[f"glue/{name}"].items, rows, strict=True):
@@ -196,8 +197,6 @@ print(json.dumps([str(builder.data_dir) for builder in builders]))
 
 
 def test_tfds_gives_the_same_items_as_files(fixture_root, fixture_tasks, tmp_path):
-    from research.evaluation.benchmarks import glue, superglue
-
     rte = [row for _, row in glue._file_rows(glue.FORMS["rte"], glue.file("glue/rte", fixture_root))]
     flat = superglue._flat_multirc(FIXTURE_SUPERGLUE["MultiRC/val.jsonl"][0])
     shot = {"sentence1": "It rained.", "sentence2": "It was wet.", "label": "entailment"}

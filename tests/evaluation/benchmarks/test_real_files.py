@@ -216,6 +216,23 @@ def test_big_bench_ways_and_aggregate(data_dir):
     assert big_bench.aggregate([by_text], {by_text.name: 0.25}) == pytest.approx(25)
 
 
+def test_big_bench_subtasks_of_a_fixture(tmp_path):
+    """Two subtasks in folders of their own, with the format's defaults, that we wrote."""
+    shared = {"name": "fixture", "description": "", "preferred_score": "multiple_choice_grade"}
+    easy = {"examples": [{"input": "1 + 1 =", "target_scores": {"2": 1, "3": 0, "11": 0.25}}]}
+    free = {"examples": [{"input": "2 + 2 =", "target": ["4", "four"]}], "preferred_score": "exact_str_match"}
+    for folder, held in {"fixture": {}, "fixture/easy": easy, "fixture/free": free}.items():
+        (tmp_path / "bigbench" / folder).mkdir(parents=True)
+        (tmp_path / "bigbench" / folder / "task.json").write_text(json.dumps(shared | held))
+    assert available(tmp_path) == ["bigbench/fixture/easy", "bigbench/fixture/free"]
+    choice, text = load("bigbench/fixture", tmp_path)
+    assert choice.items[0].question == "Q: 1 + 1 =\n  choice: 11\n  choice: 2\n  choice: 3\nA:"
+    assert choice.items[0].choices == (" 11", " 2", " 3") and choice.items[0].gold == (1,)
+    assert METRICS["multiple_choice_grade"](choice, constant(choice, 0)) == 0.25
+    assert METRICS["exact_str_match"](text, constant(text, "four. Or so.")) == 1  # the first sentence by default
+    assert big_bench.aggregate([choice, text], {choice.name: 1.0, text.name: 0.5}) == pytest.approx((100 + 50) / 2)
+
+
 def examples(data_dir):
     return json.loads((data_dir / "pal_bigbench/penguins_in_a_table.json").read_text())["examples"]
 
