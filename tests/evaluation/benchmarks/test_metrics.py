@@ -67,6 +67,7 @@ def test_mutual_information_turns_a_wrong_choice_right(monkeypatch):
     assert accuracy == {"sum": 0, "unconditional": 1}
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("seed", range(5))
 def test_statistics_are_those_of_scikit_learn_and_scipy(seed):
     sklearn = pytest.importorskip("sklearn.metrics")
