@@ -9,6 +9,8 @@ import pytest
 from research.apps.prompting import Outcome
 from research.apps.prompting.extract import extract
 from research.apps.prompting.shots import build, choose
+from research.data.templates import encode_completion
+from research.data.tokenizer import load_tokenizer
 from research.evaluation.benchmarks import METRICS, available, big_bench, load
 from tests.evaluation.benchmarks.models import constant, perfect
 
@@ -72,6 +74,17 @@ def test_items_are_sound(tasks):
             assert all(choice[0].isspace() and choice.strip() for choice in item.choices), (task.name, item.id)
             assert len(set(item.choices)) == len(item.choices) and all(0 <= g < len(item.choices) for g in item.gold)
             assert item.gold if item.choices else item.answers
+
+
+@pytest.mark.parametrize("tokenizer", ["gpt2_encoder.json", "llama2_tokenizer.model", "bert_base_uncased_vocab.txt"])
+def test_choices_begin_between_two_tokens(tasks, data_dir, tokenizer):
+    """So that question and choice can be scored as one text by models with other people's tokenizers."""
+    loaded = load_tokenizer(data_dir / "tokenizers" / tokenizer)
+    for task in tasks.values():
+        for item in task.items[:5]:
+            for choice in item.choices:
+                example = encode_completion(prompt(task, item), choice, loaded, eos=False)
+                assert 0 < example.loss_mask.sum() < len(example.tokens), (task.name, item.id)
 
 
 def test_no_asked_question_is_in_a_pool(tasks):
