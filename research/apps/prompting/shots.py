@@ -4,6 +4,7 @@ In all orders the last example counts most, so a prompt that drops its first one
 """
 
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,8 +46,9 @@ def choose(task: Task, item: Item, k: int, *, seed: int = 0, how: str = "random"
     """
     if how not in ORDERS:
         raise ValueError(f"unknown way to choose examples {how!r}{meant(how, ORDERS)}; have {list(ORDERS)}")
-    asked = _folded(item.question)
-    left = [i for i, other in enumerate(task.pool) if other.id != item.id and _folded(other.question) != asked]
+    questions = tuple(other.question for other in task.pool)
+    same = set(_places(questions).get(_folded(item.question), ()))
+    left = [i for i, other in enumerate(task.pool) if i not in same and other.id != item.id]
     if not 0 <= k <= len(left):
         raise ValueError(f"{task.name}: k={k} examples; beside item {item.id!r} the pool has {len(left)} to draw from")
     if k == 0:
@@ -56,7 +58,7 @@ def choose(task: Task, item: Item, k: int, *, seed: int = 0, how: str = "random"
     if how == "balanced":
         left = _in_turns(task.pool, left)
     elif how == "nearest":
-        similarity = _vectors(tuple(other.question for other in task.pool)).similarity([item.question])[0]
+        similarity = _vectors(questions).similarity([item.question])[0]
         left.sort(key=lambda i: -similarity[i])  # equals stay in their random order
     return [task.pool[i] for i in reversed(left[:k])]
 
@@ -96,19 +98,20 @@ def build(
     if count is None or window is None:
         return Prompt(join(len(examples)), len(examples), 0)
 
-    def needed(text: str) -> int:
-        if item.choices:
-            return max(count(text + choice) for choice in item.choices)
-        return count(text) + task.max_new_tokens
-
-    for used in range(len(examples), -1, -1):
+    def needed(used: int) -> int:
         text = join(used)
-        if needed(text) <= window:
-            return Prompt(text, used, len(examples) - used)
-    raise ValueError(
-        f"{task.name}: item {item.id!r} needs {needed(text)} tokens without any example, its answer included; "
-        f"the window has {window}"
-    )
+        return (
+            max(count(text + choice) for choice in item.choices) if item.choices else count(text) + task.max_new_tokens
+        )
+
+    most = len(examples)
+    used = most if needed(most) <= window else bisect_right(range(most), window, key=needed) - 1
+    if used < 0:
+        raise ValueError(
+            f"{task.name}: item {item.id!r} needs {needed(0)} tokens without any example, its answer included; "
+            f"the window has {window}"
+        )
+    return Prompt(join(used), used, most - used)
 
 
 def _in_turns(pool: Sequence[Item], order: Sequence[int]) -> list[int]:
@@ -127,7 +130,15 @@ def _vectors(questions: tuple[str, ...]) -> TfIdf:
     return TfIdf(questions)
 
 
-@lru_cache(maxsize=1 << 16)  # each question of a pool is compared with every asked one
+@lru_cache(maxsize=4)
+def _places(questions: tuple[str, ...]) -> dict[str, list[int]]:
+    """Where each folded question stands."""
+    found: dict[str, list[int]] = {}
+    for i, question in enumerate(questions):
+        found.setdefault(_folded(question), []).append(i)
+    return found
+
+
 def _folded(question: str) -> str:
     """A question without its blanks and case."""
     return " ".join(question.lower().split())
