@@ -23,7 +23,7 @@ class Llama2cTokenizer:
     def __init__(self, pieces: list[bytes], scores: list[float], longest: int):
         if len(pieces) < 259:
             raise ValueError(f"expected at least 259 pieces (3 special, 256 bytes), got {len(pieces)}")
-        self._pieces, self._scores, self._longest = pieces, scores, longest
+        self._pieces, self.scores, self._longest = pieces, scores, longest
         self.unk_id: int | None = 0
         self.bos_id: int | None = 1
         self.eos_id: int | None = 2
@@ -67,7 +67,7 @@ class Llama2cTokenizer:
         (folder / "tokenizer.bin").write_bytes(self._bytes())
 
     def _bytes(self) -> bytes:
-        rows = (struct.pack("<fi", s, len(p)) + p for p, s in zip(self._pieces, self._scores, strict=True))
+        rows = (struct.pack("<fi", s, len(p)) + p for p, s in zip(self._pieces, self.scores, strict=True))
         return struct.pack("<i", self._longest) + b"".join(rows)
 
     @property
@@ -115,7 +115,7 @@ class Llama2cTokenizer:
             if a >= 0 and b >= 0:
                 merged = self._ids.get(self._pieces[ids[a]] + self._pieces[ids[b]])
                 if merged is not None:
-                    heapq.heappush(heap, (-self._scores[merged], a, b, ids[a], ids[b]))
+                    heapq.heappush(heap, (-self.scores[merged], a, b, ids[a], ids[b]))
 
         for a in range(n - 1):
             offer(a, a + 1)

@@ -1,6 +1,7 @@
 """One forward pass over many rows of like length: ln p of what each position is to predict.
 
-B batch · T length · S source length · V vocabulary · C chunk of positions whose logits exist at a time
+B batch · T length · S source length · V vocabulary · C chunk of positions whose logits exist at a time ·
+A last tokens that are compared after the same beginning
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from research.data.virtual import prepend
 from research.models import Model
 
 CHUNK = 64
+_ASKED = ("targets", "last", "ends")  # of a batch, what the model does not read
 SHORTEST = 32  # rows are padded to this, twice this, ...: few shapes, so few programs
 
 
@@ -59,39 +61,61 @@ def score_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """(nats [n], greedy [n]) of the counted targets of each row; rows of like length share a batch.
 
+    Rows that read the same and differ in their last target only (choices of one token) are read once.
+
     length: the most tokens of a row. width: pads all rows to this, so that there is one program.
     """
     nats, greedy = np.zeros(len(rows)), np.ones(len(rows), bool)
-    for chosen in length_batches([len(row.tokens) for row in rows], batch_size, None):
-        some = [rows[i] for i in chosen]
-        logprobs, best = _scored(model, params, _batch(some, length, width, batch_size, virtual))
-        logprobs, best = np.asarray(logprobs, np.float64), np.asarray(best)
-        for k, (i, row) in enumerate(zip(chosen, some, strict=True)):
-            counted = slice(row.skipped, len(row.tokens))
-            nats[i], greedy[i] = -logprobs[k, counted].sum(), best[k, counted].all()
+    alike: dict[tuple, list[int]] = {}
+    for i, row in enumerate(rows):
+        alike.setdefault((tuple(row.tokens), tuple(row.source), tuple(row.targets[:-1])), []).append(i)
+    groups = list(alike.values())
+    most = max(map(len, groups), default=1)
+    room = 1 << (most - 1).bit_length()  # 1, 2, 4, ...: few shapes here as well
+    for chosen in length_batches([len(rows[group[0]].tokens) for group in groups], batch_size, None):
+        some = [groups[i] for i in chosen]
+        batch = _batch([rows[group[0]] for group in some], length, width, batch_size, virtual)
+        last = np.zeros((batch_size, room), np.int32)
+        for k, group in enumerate(some):
+            last[k, : len(group)] = [rows[i].targets[-1] for i in group]
+        ends = np.array([len(rows[group[0]].tokens) - 1 for group in some] + [0] * (batch_size - len(some)))
+        found = _scored(model, params, batch | {"last": last, "ends": ends.astype(np.int32)})
+        logprobs, last_logprobs = (np.asarray(x, np.float64) for x in found[:2])
+        best, last_best = (np.asarray(x) for x in found[2:])
+        for k, group in enumerate(some):
+            for a, i in enumerate(group):
+                before = slice(rows[i].skipped, len(rows[i].tokens) - 1)
+                nats[i] = -(logprobs[k, before].sum() + last_logprobs[k, a])
+                greedy[i] = best[k, before].all() and last_best[k, a]
     return nats, greedy
 
 
 @partial(jax.jit, static_argnums=0)
-def _scored(model: Model, params: Params, batch: Batch) -> tuple[Array, Array]:
-    """(ln p of the target, whether it is the most likely token), both [B, T]."""
-    targets = batch["targets"]
+def _scored(model: Model, params: Params, batch: Batch) -> tuple[Array, Array, Array, Array]:
+    """ln p of the target [B, T] and of each `last` token at position `ends` [B, A]; whether each is the likeliest."""
+    targets, ends = batch["targets"], batch["ends"]
     B, T = targets.shape
-    output = model.apply(params, {name: value for name, value in batch.items() if name != "targets"})
+    output = model.apply(params, {name: value for name, value in batch.items() if name not in _ASKED})
     hidden = output.hidden[:, -T:]  # a soft prompt stands in front
     steps = -(-T // CHUNK)
     fill = steps * CHUNK - T
 
     def one(chunk: tuple[Array, Array]) -> tuple[Array, Array]:
-        logits = model.logits(params, chunk[0]).astype(jnp.float32)
-        chosen = jnp.take_along_axis(logits, chunk[1][..., None], axis=-1)[..., 0]
-        return chosen - jax.nn.logsumexp(logits, axis=-1), chosen >= jnp.max(logits, axis=-1)
+        logprobs, best = compared(chunk[0], chunk[1][..., None])
+        return logprobs[..., 0], best[..., 0]
+
+    def compared(hidden: Array, ids: Array) -> tuple[Array, Array]:
+        logits = model.logits(params, hidden).astype(jnp.float32)
+        chosen = jnp.take_along_axis(logits, ids, axis=-1)
+        total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+        return chosen - total, chosen >= jnp.max(logits, axis=-1, keepdims=True)
 
     cut = lambda x: jnp.moveaxis(x.reshape(B, steps, CHUNK, *x.shape[2:]), 1, 0)  # noqa: E731
     chunks = cut(jnp.pad(hidden, ((0, 0), (0, fill), (0, 0)))), cut(jnp.pad(targets, ((0, 0), (0, fill))))
     logprobs, best = jax.lax.map(one, chunks)
     join = lambda x: jnp.moveaxis(x, 0, 1).reshape(B, -1)[:, :T]  # noqa: E731
-    return join(logprobs), join(best)
+    last_logprobs, last_best = compared(hidden[jnp.arange(B), ends], batch["last"])
+    return join(logprobs), last_logprobs, join(best), last_best
 
 
 def _batch(
