@@ -8,11 +8,11 @@ missing is asked. A k that not every question has room for is drawn at the mean 
 
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -24,18 +24,14 @@ from experiments import command
 from experiments.cells import Cell, data_folder, names, picked, sweep
 from experiments.loading import Loaded, load
 from research.apps.prompting import Item, Outcome, Task
-from research.apps.prompting.extract import extract
 from research.apps.prompting.shots import ORDERS, Prompt, build, choose
 from research.core import compilation, tree
 from research.core.names import meant
-from research.data.corpus import ends
-from research.decoding import Sampling, generate
-from research.decoding.prompts import context
-from research.evaluation import Interval, most_common
+from research.decoding import Sampling
+from research.evaluation import Interval, ask, most_common
 from research.evaluation.benchmarks import METRICS
 from research.evaluation.benchmarks import load as load_benchmark
 from research.evaluation.benchmarks.own_files import read_task
-from research.evaluation.likelihood import score_choices
 from research.report import plots, print_table
 
 FORMS = ("likelihood", "generation")
@@ -77,79 +73,59 @@ def right(item: Item) -> tuple[str, ...]:
     return tuple(item.choices[i].strip() for i in item.gold) or item.answers
 
 
-class Asked:
-    """A model, and how much text it can hold.
+class Room(NamedTuple):
+    """How much text a model holds.
 
     Attributes:
-      window: in tokens, the one that a text begins after included.
+      count: text -> its tokens. window: how many of them there may be, the answer's included.
     """
 
-    def __init__(self, loaded: Loaded, window: int, batch_size: int) -> None:
-        most = context(loaded.model)
-        if window < 0 or (most is not None and window > most) or not (window or most):
-            raise ValueError(f"window={window} tokens; the model holds {most or 'any number, so give one'}")
-        self.loaded, self.batch_size = loaded, batch_size
-        self.window = int(window or most or 0)
-
-    def count(self, text: str) -> int:
-        """Tokens of a text and the one before it."""
-        return len(self.loaded.tokenizer.encode(text)) + 1
-
-    def prompts(self, task: Task, k: int, how: str, seed: int) -> list[Prompt]:
-        """Every question behind k examples, or as many of them as the window holds."""
-        room = {"count": self.count, "window": self.window}
-        return [build(task, item, choose(task, item, k, seed=seed, how=how), **room) for item in task.items]
-
-    def likelihood(self, task: Task, prompts: Sequence[Prompt]) -> list[Outcome]:
-        """The likeliest choice of every item."""
-        questions = [(prompt.text, item.choices) for prompt, item in zip(prompts, task.items, strict=True)]
-        model, params, tokenizer, *_ = self.loaded
-        options = {"by": task.by, "neutral": task.neutral, "batch_size": self.batch_size}
-        scores = score_choices(model, params, tokenizer, questions, **options)
-        return [
-            Outcome(item.id, int(np.argmax(values)), scores=tuple(values.tolist()))
-            for item, values in zip(task.items, scores, strict=True)
-        ]
-
-    def generation(self, task: Task, prompts: Sequence[Prompt]) -> list[Outcome]:
-        """What the task's rule finds in the most probable text behind every prompt."""
-        tokenizer, size = self.loaded.tokenizer, self.batch_size
-        ids = [tokenizer.encode(p.text, bos=ends(tokenizer, None, None)[0]) for p in prompts]
-        order, texts = sorted(range(len(ids)), key=lambda i: len(ids[i])), [""] * len(ids)  # little padding
-        for first in range(0, len(order), size):
-            rows = order[first : first + size]
-            # Full batches only: the last one repeats a prompt rather than compile another shape.
-            found = generate(
-                self.loaded.model,
-                self.loaded.params,
-                [ids[i] for i in rows + rows[-1:] * (size - len(rows))],
-                max_new_tokens=task.max_new_tokens,
-                sampling=Sampling(temperature=0.0, suppress=self.loaded.unspoken),
-                stop_tokens=self.loaded.stops,
-                stop_strings=task.stop,
-                tokenizer=tokenizer,
-                logprobs=False,
-            )
-            for i, text in zip(rows, found.texts or [], strict=False):
-                texts[i] = text
-        return [Outcome(i.id, extract(task.extract, t), t) for i, t in zip(task.items, texts, strict=True)]
+    count: Callable[[str], int]
+    window: int
 
 
-def run_cell(asked: Asked, task: Task, form: str, k: int, how: str, seed: int) -> dict[str, Any]:
+def room_of(loaded: Loaded, window: int) -> Room:
+    """All that the model holds, or `window` tokens of it.
+
+    Raises:
+      ValueError: a window that is larger than the model's, or none at all.
+    """
+    count, most = ask.count(loaded.model, loaded.params, loaded.tokenizer)
+    if not 0 <= window <= most:
+        raise ValueError(f"window={window} tokens; the model holds {most}, expected 1 to that or 0 for all")
+    return Room(count, window or most)
+
+
+def prompts_of(room: Room, task: Task, k: int, how: str, seed: int) -> list[Prompt]:
+    """Every question behind k examples, or as many of them as the window holds."""
+    return [build(task, item, choose(task, item, k, seed=seed, how=how), **room._asdict()) for item in task.items]
+
+
+def run_cell(
+    loaded: Loaded, room: Room, batch_size: int, task: Task, form: str, k: int, how: str, seed: int
+) -> dict[str, Any]:
     """Rows of the task's first metric, what was used and dropped, and the ends of three prompts with their answers."""
     shown = written(task) if form == "generation" else task
-    prompts = asked.prompts(shown, k, how, seed)
-    outcomes = getattr(asked, form)(shown, prompts)
+    prompts = prompts_of(room, shown, k, how, seed)
+    asked = [ask.Asked(item, prompt.text) for item, prompt in zip(shown.items, prompts, strict=True)]
+    (asked,) = ask.portions(asked, len(asked))
+    model, params, tokenizer, stops, _, unspoken = loaded
+    if form == "generation":
+        sampling = Sampling(suppress=unspoken)
+        options = {"sampling": sampling, "stop_tokens": stops, "batch_size": batch_size}
+        outcomes = ask.write(model, params, tokenizer, shown, asked, **options)
+    else:
+        outcomes = ask.choose(model, params, tokenizer, shown, asked, batch_size=batch_size)
     return {
         "rows": METRICS[task.metrics[0]].rows(task, outcomes).tolist(),
         "used": statistics.mean(prompt.used for prompt in prompts),
         "dropped": sum(prompt.dropped for prompt in prompts),
         "unread": sum(outcome.prediction is None for outcome in outcomes),
-        "examples": [[p.text[-200:], o.text, o.prediction] for p, o in zip(prompts[:3], outcomes, strict=False)],
+        "examples": [[a.prompt[-200:], o.text, o.prediction] for a, o in zip(asked[:3], outcomes, strict=False)],
     }
 
 
-def that_fit(asked: Asked, task: Task, limit: int) -> Task:
+def that_fit(room: Room, task: Task, limit: int) -> Task:
     """The task's first items that the window holds, in both forms.
 
     Raises:
@@ -159,7 +135,7 @@ def that_fit(asked: Asked, task: Task, limit: int) -> Task:
     for item, plain in zip(task.items[:limit], written(task).items, strict=False):
         try:
             for one in {id(i): i for i in (item, plain)}.values():
-                build(task, one, [], count=asked.count, window=asked.window)
+                build(task, one, [], **room._asdict())
             kept.append(item)
         except ValueError as error:
             reason = reason or str(error)
@@ -168,13 +144,13 @@ def that_fit(asked: Asked, task: Task, limit: int) -> Task:
     return replace(task, items=kept)
 
 
-def ks_of(asked: Asked, task: Task, ks: Sequence[int], how: str, seed: int) -> list[int]:
+def ks_of(room: Room, task: Task, ks: Sequence[int], how: str, seed: int) -> list[int]:
     """The k up to the first that no question has room for, whose prompts are full, or up to the end of the pool."""
     most = len(task.pool) - any(item.id in {other.id for other in task.pool} for item in task.items)
     kept: list[int] = []
     for k in sorted(k for k in set(ks) if k <= most):
         kept.append(k)
-        if all(prompt.dropped for prompt in asked.prompts(task, k, how, seed)):
+        if all(prompt.dropped for prompt in prompts_of(room, task, k, how, seed)):
             break
     return kept
 
@@ -213,24 +189,24 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     root = data_folder(config["data"])
     path = config["model"] or str(root / "stories260K" / "checkpoint_v1.bin")
     loaded = load(path, config["tokenizer"] or None, config["policy"])
-    asked = Asked(loaded, config["window"], config["batch_size"])
+    room = room_of(loaded, config["window"])
     origin = {"model": tree.fingerprint(loaded.params), "tokenizer": loaded.tokenizer.fingerprint}
-    common = {**origin, "window": asked.window, "limit": config["limit"], "policy": config["policy"]}
+    common = {**origin, "window": room.window, "limit": config["limit"], "policy": config["policy"]}
     tasks, grid = {}, []
     for name, spec in config["tasks"].items():
         task = replace(task_of(name, spec, root), max_new_tokens=config["max_new_tokens"])
-        tasks[name] = task = that_fit(asked, task, config["limit"])
+        tasks[name] = task = that_fit(room, task, config["limit"])
         forms = [form for form in config["forms"] if form == "generation" or task.items[0].choices]
         settings = {**common, "task": spec, "max_new_tokens": task.max_new_tokens}
         grid += [
             Cell(
                 {"task": name, "form": form, "how": how, "k": k, "seed": seed},
                 settings,
-                partial(run_cell, asked, task, form, k, how, seed),
+                partial(run_cell, loaded, room, config["batch_size"], task, form, k, how, seed),
             )
             for form in forms
             for how in config["how"]
-            for k in ks_of(asked, written(task) if form == "generation" else task, config["k"], how, config["seeds"][0])
+            for k in ks_of(room, written(task) if form == "generation" else task, config["k"], how, config["seeds"][0])
             # Without examples there is nothing to draw, and the nearest are the same for every seed but for ties.
             for seed in (config["seeds"] if k and how != "nearest" else config["seeds"][:1])
         ]

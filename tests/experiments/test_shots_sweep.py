@@ -1,4 +1,4 @@
-"""The sweep over examples in the prompt: k ends with the window, nothing is asked twice, intervals as the metrics have."""
+"""The sweep over examples in the prompt: k ends with the window, nothing is asked twice, intervals are metrics' own."""
 
 import io
 import json
@@ -20,10 +20,10 @@ from tests.models.conftest import tiny_config
 FILE = {"file": "rows.jsonl", "template": "{{ text }} ||| {{ label }}", "choices": "no ||| yes"}
 
 
-def asked(max_length, window=0):
+def room(max_length, window=0):
     """A model that is never run: only how much it holds counts."""
     model = build(tiny_config("llama", max_length=max_length, vocab_size=300))
-    return shots_sweep.Asked(Loaded(model, {}, ByteTokenizer(), (), {}, ()), window, 2)
+    return shots_sweep.room_of(Loaded(model, {}, ByteTokenizer(), (), {}, ()), window)
 
 
 @pytest.fixture
@@ -34,28 +34,28 @@ def task(tmp_path):
 
 
 def test_k_ends_with_the_window_or_the_data(task):
-    # A question with its longest answer and the begin token is 17 or 18 bytes.
+    # A question with its longest answer is 16 or 17 bytes.
     sizes = [len(item.solved) + 2 for item in task.pool]
     assert (min(sizes), max(sizes)) == (17, 19)
     ks = [0, 1, 2, 4, 8, 16]
-    assert shots_sweep.ks_of(asked(64), task, ks, "random", 0) == [0, 1, 2, 4]  # 4 examples alone are 68 bytes
-    assert shots_sweep.ks_of(asked(512), task, ks, "random", 0) == [0, 1, 2, 4, 8]  # nine rows, one of them asked
-    assert shots_sweep.ks_of(asked(64, window=24), task, ks, "nearest", 0) == [0, 1]
-    assert [prompt.used for prompt in asked(64).prompts(task, 4, "random", 0)] == [2] * 9
+    assert shots_sweep.ks_of(room(64), task, ks, "random", 0) == [0, 1, 2, 4]  # 4 examples alone are 68 bytes
+    assert shots_sweep.ks_of(room(512), task, ks, "random", 0) == [0, 1, 2, 4, 8]  # nine rows, one of them asked
+    assert shots_sweep.ks_of(room(64, window=24), task, ks, "nearest", 0) == [0, 1]
+    assert [prompt.used for prompt in shots_sweep.prompts_of(room(64), task, 4, "random", 0)] == [2] * 9
 
 
 def test_questions_that_do_not_fit_are_left_out(task):
     long = replace(task, items=[Item("x", "z" * 100, (" no", " yes"), (0,)), *task.items])
-    assert shots_sweep.that_fit(asked(64), long, 5).items == task.items[:4]
-    with pytest.raises(ValueError, match="no question fits: films: item 'x' needs 105 tokens"):
-        shots_sweep.that_fit(asked(64), replace(long, items=long.items[:1]), 5)
+    assert shots_sweep.that_fit(room(64), long, 5).items == task.items[:4]
+    with pytest.raises(ValueError, match="no question fits: films: item 'x' needs 104 tokens"):
+        shots_sweep.that_fit(room(64), replace(long, items=long.items[:1]), 5)
 
 
 def test_written_questions_show_the_same_examples(task):
     free = shots_sweep.written(task)
     assert [item.solved for item in free.pool] == [item.solved for item in task.pool]
     assert not any(item.choices or item.gold for item in free.items) and free.items[1].answers == ("yes",)
-    both = [asked(512).prompts(one, 4, "balanced", 1) for one in (task, free)]
+    both = [shots_sweep.prompts_of(room(512), one, 4, "balanced", 1) for one in (task, free)]
     assert [p.text for p in both[0]] == [p.text for p in both[1]]
 
 
@@ -86,7 +86,7 @@ def test_the_most_common_answer_needs_no_model(task):
         (lambda p: shots_sweep.check(get_config().to_dict() | {"forms": ["chat"]}), "have .'likelihood', 'generation'"),
         (lambda p: shots_sweep.check(get_config().to_dict() | {"k": [-1]}), "at least one task, one seed and one k"),
         (lambda p: shots_sweep.task_of("a", {"path": "x"}, p), r"a 'benchmark' or a 'file'.*given \['path'\]"),
-        (lambda p: asked(64, window=65), "window=65 tokens; the model holds 64"),
+        (lambda p: room(64, window=65), "window=65 tokens; the model holds 64, expected 1"),
         (lambda p: get_config("small"), "unknown argument 'small'"),
     ],
 )
