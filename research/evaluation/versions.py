@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from research.apps.prompting import Item, Task
 
@@ -21,12 +22,16 @@ def written_worse(task: Task, *, seed: int = 0) -> dict[str, Task]:
 
 def about_women_and_men(task: Task, *, seed: int = 0) -> dict[str, Task]:
     """{"female": task, "male": task}, all names and pronouns of one gender; items that speak of nobody are left out."""
-    return _about(task, {to: lambda t, to=to: regender(rename(t, gender=to, seed=seed), to) for to in GENDERS})
+
+    def way(to: str) -> Callable[[str], str]:
+        return lambda text: regender(rename(text, gender=to, seed=seed), to)
+
+    return _about(task, {to: way(to) for to in GENDERS})
 
 
 def about_names(task: Task, groups: Sequence[str], *, seed: int = 0) -> dict[str, Task]:
     """{group: task} with first names of that group; items without a known name are left out."""
-    return _about(task, {group: lambda t, group=group: rename(t, group, seed=seed) for group in groups})
+    return _about(task, {group: partial(rename, group=group, seed=seed) for group in groups})
 
 
 def _about(task: Task, ways: Mapping[str, Callable[[str], str]]) -> dict[str, Task]:
