@@ -26,9 +26,8 @@ from experiments.pairs import HELD_OUT, dialogues, split
 from research.apps.prompting import Task
 from research.core import compilation, tree
 from research.evaluation.benchmarks import load as load_benchmark
-from research.evaluation.card import Card, measure, toxicity_of
+from research.evaluation.card import Card, asker, measure, toxicity_of
 from research.evaluation.card_page import interval, page
-from research.evaluation.choices import by_likelihood
 from research.evaluation.counterfactual import GENDERS, regender, rename
 from research.evaluation.efficiency import efficiency
 from research.evaluation.text_scorer import TextScorer
@@ -57,9 +56,7 @@ def toxicity(loaded: Loaded, settings: Mapping[str, Any], root: Path) -> dict[st
 
 def card_of(name: str, loaded: Loaded, tasks: Sequence[Task], config: Mapping[str, Any], root: Path) -> dict[str, Any]:
     """Everything about one model, as JSON values."""
-    ask = by_likelihood(
-        loaded.model, loaded.params, loaded.tokenizer, shots=config["shots"], batch_size=config["batch_size"]
-    )
+    ask = asker(loaded.model, loaded.params, loaded.tokenizer, k=config["shots"], batch_size=config["batch_size"])
     card = measure(
         name,
         ask,

@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from research.apps.prompting import Outcome, Task
+from research.apps.prompting import Outcome, Task, shots
+from research.core.types import Params
+from research.models import Model
 
+from . import ask as asking
 from .benchmarks import METRICS, scored
 from .paired import paired_bootstrap
 from .text_metrics import Interval, bootstrap
@@ -132,6 +135,36 @@ def measure(
         efficiency=dict(efficiency or {}),
         notes=list(notes),
     )
+
+
+def asker(
+    model: Model,
+    params: Params,
+    tokenizer: Any,
+    *,
+    k: int = 0,
+    how: str = "random",
+    seed: int = 0,
+    batch_size: int = 16,
+) -> Ask:
+    """How a model is asked: choices by likelihood, other answers written, behind k examples or as many as it holds.
+
+    Without examples a question that is too long for the model loses its beginning.
+    """
+    count, window = asking.count(model, params, tokenizer)
+    room = {"count": count, "window": window} if k else {}
+
+    def ask(tasks: Sequence[Task]) -> list[list[Outcome]]:
+        found = []
+        for task in tasks:
+            chosen = [shots.choose(task, item, k, seed=seed, how=how) if k else [] for item in task.items]
+            prompts = [shots.build(task, i, some, **room) for i, some in zip(task.items, chosen, strict=True)]
+            asked = [asking.Asked(item, prompt.text) for item, prompt in zip(task.items, prompts, strict=True)]
+            answer = asking.choose if all(item.choices for item in task.items) else asking.write
+            found.append(answer(model, params, tokenizer, task, asked, long="cut", batch_size=batch_size))
+        return found
+
+    return ask
 
 
 def confidences(results: Sequence[tuple[Sequence[Outcome], np.ndarray]]) -> tuple[list[float], list[float]]:

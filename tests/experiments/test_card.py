@@ -56,7 +56,7 @@ def test_answers_are_the_likelier_choices_and_examples_stand_in_front(loaded):
     ]
     task = Task("two", items, ("acc",), pool=items)
     for shots in (0, 2):
-        ask = cards.by_likelihood(loaded.model, loaded.params, loaded.tokenizer, shots=shots)
+        ask = cards.asker(loaded.model, loaded.params, loaded.tokenizer, k=shots)
         (found,) = ask([task])
         before = ["", "A was happy. A said: Yes", "B was happy. B said: Yes", "C was happy. C said: Yes"]
         for item, outcome in zip(items, found, strict=True):
@@ -67,8 +67,9 @@ def test_answers_are_the_likelier_choices_and_examples_stand_in_front(loaded):
             # In one of the two orders of the two other examples.
             assert any(np.allclose(-row, outcome.scores, atol=1e-3) for row in nats)
             assert outcome.prediction == int(np.argmax(outcome.scores))
-    with pytest.raises(ValueError, match=r"two: item 'test/9' has no choices"):
-        ask([Task("two", [Item("test/9", "Who?", answers=("A",))], ("acc",))])
+    # Without choices the answer is written: the model's own, greedily.
+    (written,) = ask([Task("free", [Item("test/9", "Once upon a", answers=("time",))], ("exact_match",), items)])
+    assert written[0].text and written[0].prediction == written[0].text.strip()
 
 
 def test_efficiency_counts_what_there_is(loaded):
