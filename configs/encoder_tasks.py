@@ -17,9 +17,9 @@ def get_config(arg: str = "") -> ConfigDict:
             "data": "",  # the folder with sst2/ and rte/; empty: LIFECYCLE_DATA, else ../shared/data
             # Training rows of each task (0: all), and how often each is seen.
             "tasks": {
-                "sst2": {"rows": 32 if arg else 0, "epochs": 1 if arg else 2},
-                "rte": {"rows": 32 if arg else 0, "epochs": 1 if arg else 5},
-                "syntax": {"rows": 32 if arg else 3000, "epochs": 1 if arg else 3},
+                "sst2": {"rows": 32 if arg else 8000, "epochs": 1 if arg else 2},
+                "rte": {"rows": 32 if arg else 0, "epochs": 1 if arg else 4},
+                "syntax": {"rows": 32 if arg else 2000, "epochs": 1 if arg else 3},
             },
             "starts": ("base", "scratch"),
             "learning_rate": 5e-4,

@@ -53,7 +53,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "dev_rows": 4 if arg else 40,
             "length": 256,
             "batch_size": 4 if arg else 8,
-            "epochs": 1 if arg else 6,
+            "epochs": 1 if arg else 3,
             "max_new_tokens": 8 if arg else 40,
             "answer_batch": 4 if arg else 40,
             "policy": "f32" if arg else "bf16",
