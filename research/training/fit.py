@@ -98,8 +98,11 @@ def fit(
 
     Raises:
       Diverged: a loss or gradient norm is NaN or infinite; nothing of it is saved.
-      ValueError: a batch without targets, or one that `check` refuses.
+      ValueError: a batch without targets, or one that `check` refuses; patience without evaluations on the way.
     """
+    if patience and (evaluate is None or not evaluate_every):
+        had = "there is nothing to evaluate" if evaluate is None else "evaluate_every is 0"
+        raise ValueError(f"patience {patience} counts evaluations during the run, and {had}")
     # ---- resume ----
     tracker = Patience(higher_is_better)
     if checkpoints is not None:

@@ -18,6 +18,7 @@ from research.decoding import Sampling, generate
 from research.models import build, preset
 from research.training import log, optim, state
 from research.training.checkpoint import Checkpoints
+from research.training.fit import fit
 from research.training.step import check_batch as check_step
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,6 +109,10 @@ CASES = {
     "folder that cannot be written": (
         lambda p: log.check_writable(written(p / "file", "") / "inside"),
         "cannot write into.*file/inside.*Not a directory",
+    ),
+    "patience without evaluations": (
+        lambda p: fit(None, None, None, None, steps=9, evaluate=dict, patience=3),
+        "patience 3 counts evaluations.*evaluate_every is 0",
     ),
     "mesh larger than the machine": (lambda p: mesh.make_mesh({"data": 999}), "999.*8"),
     "unknown mesh axis": (lambda p: mesh.make_mesh({"model": 2}), "'model'.*'tensor'"),
