@@ -3,10 +3,13 @@
 import os
 from pathlib import Path
 
-# Eight virtual devices cost single-device tests nothing and let sharding tests run in the same process.
+# Eight virtual devices cost single-device tests nothing and let sharding tests run in the same process. Most of a
+# test's time is compilation, so machine code is left as it comes: XLA's own passes and kernels stay what they are.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+if "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"]:
+    os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Lint, types and the whole test suite, in an environment with the pinned dependencies and the oracles.
 #   bash tools/test.sh                    everything
-#   bash tools/test.sh --quick            without the oracles (no torch, no transformers)
+#   bash tools/test.sh --quick            without the oracles (no torch, no transformers) and the tests over ten seconds
 #   bash tools/test.sh -k attention -x    further arguments go to pytest
+# XLA_FLAGS=--xla_backend_optimization_level=3 tests the machine code that users run; the default (0) compiles faster.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
@@ -14,7 +15,7 @@ done
 
 if [ "$quick" = 1 ]; then
   prepare_environment test
-  arguments=(-m "not oracle" ${arguments[@]+"${arguments[@]}"})
+  arguments=(-m "not oracle and not slow" ${arguments[@]+"${arguments[@]}"})
 else
   prepare_environment test oracles
 fi

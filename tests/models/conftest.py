@@ -32,15 +32,15 @@ def tiny_config(family: str, **changes) -> ModelConfig:
     kv = {"n_kv_heads": 2} if 1 < base.n_kv_heads < base.n_heads else {}
     window = {"window": 4} if base.window else {}
     if base.sliding:
-        window["sliding"] = (True, False, True)
+        window["sliding"] = (True, False, True)[: changes.get("n_layers", 3)]
     none = dict.fromkeys(("embed_dropout", "attention_dropout", "residual_dropout"), 0.0)
     return base.replace(**(TINY | kv | window | none | changes))
 
 
 @functools.cache
-def tiny(family: str) -> tuple[Model, dict]:
+def tiny(family: str, **changes) -> tuple[Model, dict]:
     """The model and perturbed weights (so that norms and biases matter)."""
-    model = build(tiny_config(family))
+    model = build(tiny_config(family, **changes))
     params = jax.jit(model.init)(jax.random.key(0))
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))

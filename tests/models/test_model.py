@@ -1,5 +1,7 @@
 """Properties that every family must have, whatever its row of choices."""
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -22,13 +24,23 @@ def batch_for(model, rows=2, length=T, seed=3):
     return batch
 
 
+@partial(jax.jit, static_argnums=0)
+def hidden(model, params, batch, rng=None):
+    """One program for each shape, shared by the tests."""
+    return model.apply(params, batch, rng=rng).hidden
+
+
+@partial(jax.jit, static_argnums=0)
+def insides(model, params, batch):
+    return model.apply(params, batch, hidden_states=True, attentions=True)
+
+
 def test_scanned_unrolled_and_cut_programs_agree(family):
     model, params = tiny(family)
     batch = batch_for(model)
-    scanned = jax.jit(lambda p: model.apply(p, batch, hidden_states=True, attentions=True))(params)
-    unrolled = jax.jit(lambda p: model.apply(p, batch, hidden_states=True, attentions=True))(tree.unstack(params))
+    scanned, unrolled = insides(model, params, batch), insides(model, tree.unstack(params), batch)
     chex.assert_trees_all_close(scanned, unrolled, rtol=1e-4, atol=1e-5)
-    cut = jax.jit(lambda p: model.apply(p, batch).hidden)(tree.cut(params, [1]))
+    cut = hidden(model, tree.cut(params, [1]), batch)
     chex.assert_trees_all_close(scanned.hidden, cut, rtol=1e-4, atol=1e-5)
     L = model.config.n_layers
     assert scanned.hidden_states.shape == (L + 1, 2, T, 32)
@@ -43,8 +55,8 @@ def test_cached_decoding_equals_the_full_forward(family):
         with pytest.raises(ValueError, match="an encoder has no cache"):
             model.start(params, batch_for(model), 8)
         return
-    batch, params = batch_for(model), tree.unstack(params)
-    full = jax.jit(lambda: model.apply(params, batch).hidden)()
+    batch = batch_for(model)
+    full, params = hidden(model, params, batch), tree.unstack(params)
     step = jax.jit(lambda tokens, cache: model.apply(params, {"tokens": tokens}, cache=cache))
     out = step(batch["tokens"][:, :4], model.start(params, batch, T + 2))
     pieces = [out.hidden]
@@ -64,7 +76,7 @@ def test_packed_documents_do_not_see_each_other(family):
         "tokens": jnp.concatenate([first, second, jnp.zeros((1, 2), jnp.int32)], 1),
         "segment_ids": jnp.array([[1] * 4 + [2] * 5 + [0] * 2]),
     }
-    run = jax.jit(lambda batch: model.apply(params, batch).hidden)
+    run = partial(hidden, model, params)
     together = run(packed)
     np.testing.assert_allclose(together[:, :4], run({"tokens": first}), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(together[:, 4:9], run({"tokens": second}), rtol=1e-4, atol=1e-5)
@@ -81,7 +93,7 @@ def test_packed_pairs_do_not_see_each_other(name):
         "inputs": jnp.concatenate([p["inputs"] for p in pairs], 1),
         "input_segment_ids": jnp.array([[1] * 2 + [2] * 4]),
     }
-    run = jax.jit(lambda batch: model.apply(params, batch).hidden)
+    run = partial(hidden, model, params)
     together = run(packed)
     np.testing.assert_allclose(together[:, :4], run(pairs[0]), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(together[:, 4:], run(pairs[1]), rtol=1e-4, atol=1e-5)
@@ -91,13 +103,13 @@ def test_packed_pairs_do_not_see_each_other(name):
 def test_padding_changes_nothing_for_real_tokens(family, side):
     model, params = tiny(family)
     batch = batch_for(model, 1, 5)
-    pad = (2, 0) if side == "left" else (0, 2)
+    pad = (6, 0) if side == "left" else (0, 6)
     padded = dict(batch)
     for name, segments in [("tokens", "segment_ids"), ("inputs", "input_segment_ids")]:
         if name in batch:
             padded[segments] = jnp.pad(jnp.ones_like(batch[name]), ((0, 0), pad))
             padded[name] = jnp.pad(batch[name], ((0, 0), pad), constant_values=2)
-    run = jax.jit(lambda batch: model.apply(params, batch).hidden)
+    run = partial(hidden, model, params)
     real = slice(pad[0], pad[0] + 5)
     np.testing.assert_allclose(run(padded)[:, real], run(batch), rtol=1e-4, atol=1e-5)
 
@@ -106,7 +118,7 @@ def test_the_future_is_invisible_to_decoders_and_visible_to_encoders(family):
     model, params = tiny(family)
     batch = batch_for(model)
     changed = dict(batch, tokens=batch["tokens"].at[:, -1].set(3))
-    run = jax.jit(lambda batch: model.apply(params, batch).hidden)
+    run = partial(hidden, model, params)
     difference = jnp.abs(run(batch) - run(changed))[:, :-1].max()
     assert (difference > 1e-4) if model.config.kind == "encoder" else (difference == 0)
 
@@ -115,10 +127,11 @@ def test_prefix_tokens_see_each_other_and_nothing_behind_them():
     model, params = tiny("llama")
     batch = batch_for(model)
     horizon = jnp.maximum(jnp.arange(T), 4 - 1)[None].repeat(2, 0)
-    run = jax.jit(lambda tokens: model.apply(params, {"tokens": tokens, "horizon": horizon}).hidden)
-    base = run(batch["tokens"])
-    inside = jnp.abs(base - run(batch["tokens"].at[:, 3].set(3)))
-    behind = jnp.abs(base - run(batch["tokens"].at[:, 4].set(3)))
+    base, inside, behind = (
+        hidden(model, params, {"tokens": tokens, "horizon": horizon})
+        for tokens in (batch["tokens"], batch["tokens"].at[:, 3].set(3), batch["tokens"].at[:, 4].set(3))
+    )
+    inside, behind = jnp.abs(base - inside), jnp.abs(base - behind)
     assert (inside[:, 0].max() > 1e-4) and (behind[:, :4].max() == 0)
 
 
@@ -151,12 +164,12 @@ def test_dropout_needs_a_key_is_fixed_by_it_and_is_the_same_unrolled():
     model = build(tiny_config("gpt2", embed_dropout=0.2, attention_dropout=0.2, residual_dropout=0.2))
     params = tiny("gpt2")[1]
     batch = batch_for(model)
-    run = jax.jit(lambda params, key: model.apply(params, batch, rng=key).hidden)
-    first, again = run(params, jax.random.key(0)), run(params, jax.random.key(0))
-    other, off = run(params, jax.random.key(1)), model.apply(params, batch).hidden
+    first, again, other = (hidden(model, params, batch, jax.random.key(seed)) for seed in (0, 0, 1))
+    off = hidden(model, params, batch)
     np.testing.assert_array_equal(first, again)
     assert jnp.abs(first - other).max() > 1e-3 and jnp.abs(first - off).max() > 1e-3
-    np.testing.assert_allclose(run(tree.unstack(params), jax.random.key(0)), first, rtol=1e-4, atol=1e-5)
+    unrolled = hidden(model, tree.unstack(params), batch, jax.random.key(0))
+    np.testing.assert_allclose(unrolled, first, rtol=1e-4, atol=1e-5)
 
 
 def test_bf16_compute_keeps_f32_masters_and_gives_f32_logits():

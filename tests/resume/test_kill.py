@@ -14,6 +14,7 @@ import pytest
 from research.core import tree
 from research.training.checkpoint import load_params
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 60
 
@@ -68,7 +69,7 @@ def stop_after(process, folder, step, number):
             process.send_signal(number)
             break
         time.sleep(0.005)
-    return process.wait(timeout=60)
+    return process.wait(timeout=300)
 
 
 def same_as(whole, folder):

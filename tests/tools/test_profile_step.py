@@ -69,6 +69,7 @@ def test_an_instruction_knows_its_part(origin, part):
     assert part_of(origin) == part
 
 
+@pytest.mark.slow
 def test_profiles_a_config_from_the_shell(tmp_path):
     command = [sys.executable, "tools/profile_step.py", "--config=configs/forkme.py:tiny", f"--workdir={tmp_path}"]
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
