@@ -2,6 +2,7 @@
 
 python -m experiments.peft_table --config=configs/peft_table.py           # every cell, 3 seeds
 python -m experiments.peft_table --config=configs/peft_table.py:tiny      # one method, a few steps: to see it run
+python -m experiments.peft_table --config="configs/peft_table.py:full=lora all r8" --workdir=runs/peft_table_full
 """
 
 from ml_collections import ConfigDict
@@ -27,22 +28,27 @@ METHODS = {
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The grid; `tiny` is one method on a few rows."""
-    if arg not in ("", "tiny"):
-        raise ValueError(f"unknown argument {arg!r} of configs/peft_table.py; have ['', 'tiny']")
-    names = ["lora qv r4"] if arg else list(METHODS)
+    """The grid; `full=METHOD` is one method on all 20,000 rows of SST-2, `tiny` one on a few rows."""
+    kind, _, method = arg.partition("=")
+    if kind == "full" and method not in METHODS:
+        raise ValueError(f"unknown method {method!r} of configs/peft_table.py:full; have {sorted(METHODS)}")
+    if kind != "full" and arg not in ("", "tiny"):
+        raise ValueError(f"unknown argument {arg!r} of configs/peft_table.py; have ['', 'full=METHOD', 'tiny']")
+    tiny = arg == "tiny"
+    chosen = {"": list(METHODS), "tiny": ["lora qv r4"]}.get(arg, [method])
+    suffix = ", all rows" if method else ""  # a cell of its own beside the one on fewer rows
     return ConfigDict(
         {
             "model": "",  # a BERT folder; empty: the one of the extra `minilm`
             "data": "",  # the folder with sst2/ and rte/; empty: LIFECYCLE_DATA, else ../shared/data
             "tasks": ("sst2",) if arg else ("sst2", "rte"),
-            "methods": {n: {"recipe": METHODS[n][0], "learning_rate": METHODS[n][1]} for n in names},
+            "methods": {n + suffix: {"recipe": METHODS[n][0], "learning_rate": METHODS[n][1]} for n in chosen},
             "seeds": (0,) if arg else (0, 1, 2),
-            "rows": 32 if arg else 3000,
-            "dev_rows": 16 if arg else 0,  # 0: all
-            "lengths": (64,) if arg else (16, 32, 64, 128, 192),  # what rows are padded to
-            "batch_size": 16 if arg else 32,
+            "rows": 32 if tiny else 0 if method else 3000,
+            "dev_rows": 16 if tiny else 0,  # 0: all
+            "lengths": (64,) if tiny else (16, 32, 64, 128, 192),  # what rows are padded to
+            "batch_size": 16 if tiny else 32,
             "epochs": 1,
-            "policy": "f32" if arg else "bf16",
+            "policy": "f32" if tiny else "bf16",
         }
     )

@@ -211,21 +211,26 @@ def report(results: list[dict[str, Any]], config: Mapping[str, Any], workdir: Pa
     measured = [name.removeprefix("loss/") for name in results[0]["losses"] if name.startswith("loss/")]
     parts = [learn, *kept, *(part for part in measured if part not in (learn, *kept))]
     before = {part: results[0]["losses"][f"loss/{part}"] for part in parts}
-    rows, points = [], []
+    rows, points, sizes = [], [], []
     for name in names(results, "method"):
         found = picked(results, method=name)
         losses = {part: [r["losses"][f"loss/{part}"] for r in found] for part in parts}
         change = {part: statistics.mean(losses[part]) - before[part] for part in parts}
         lost = statistics.mean(change[part] for part in kept)
-        rows.append([name, f"{found[0]['trainable']:,}", *(spread(losses[part]) for part in parts), f"{lost:+.3f}"])
+        size, stored = found[0]["trainable"], found[0].get("bytes", 0)
+        cost = [f"{size:,}", f"{stored / 1024:,.1f} kB"]
+        rows.append([name, *cost, *(spread(losses[part]) for part in parts), f"{lost:+.3f}"])
         points.append((name, statistics.mean(losses[learn]), lost))
+        sizes += [(name, size, statistics.mean(losses[learn]))] if size else []
     seeds = max(len(picked(results, method=r[0])) for r in rows)
     marks = {learn: " (learned)"} | dict.fromkeys(kept, " (known)")
-    header = ["method", "trainable", *(part + marks.get(part, "") for part in parts), "lost of the known"]
+    header = ["method", "trainable", "on disk", *(part + marks.get(part, "") for part in parts), "lost of the known"]
     print_table(f"Held-out loss, nats per token, {seeds} seeds", header, rows, console=console)
     x_label, y_label = f"loss on {learn}, nats per token", "mean rise of the loss on what was known"
     drawn = plots.points({"methods": points}, x_label=x_label, y_label=y_label)
     console.print(f"The figure: [bold]{plots.save(drawn, workdir / 'forgetting.png')}[/]", soft_wrap=True)
+    drawn = plots.points({"methods": sizes}, x_label="trainable parameters", y_label=x_label, log_x=True)
+    console.print(f"What each learned: [bold]{plots.save(drawn, workdir / 'learned.png')}[/]", soft_wrap=True)
 
 
 if __name__ == "__main__":

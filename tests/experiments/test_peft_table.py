@@ -1,9 +1,13 @@
 """The table of PEFT methods on a tiny encoder and a few made-up rows."""
 
+import io
+
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
+from configs.peft_table import get_config
 from experiments import labelled, peft_table
 from research.models import build
 from tests.models.conftest import tiny_config
@@ -61,3 +65,33 @@ def test_a_cell_learns_and_repeats_itself(data, recipe):
     clocks = ("seconds", "cpu_seconds")
     assert {k: v for k, v in first.items() if k not in clocks} == {k: v for k, v in again.items() if k not in clocks}
     assert np.isfinite([first[k] for k in clocks]).all() and first["bytes"] == 4 * first["trainable"]
+
+
+def cells(*named):
+    costs = {"trainable": 96, "memory": 2**20, "cpu_seconds": 0.1, "bytes": 4096}
+    return [{"task": t, "method": m, "seed": s, "accuracy": a, **costs} for t, m, s, a in named]
+
+
+def test_the_ranks_of_one_method_make_a_curve_beside_tuning_of_all_weights(tmp_path):
+    found = cells(("rte", "full", 0, 0.6), ("rte", "lora qv r1", 0, 0.5), ("rte", "lora qv r1", 1, 0.7),
+                  ("rte", "lora qv r16", 0, 0.8), ("rte", "lora all r8", 0, 0.9), ("rte", "norms", 0, 0.1))  # fmt: skip
+    series, levels = peft_table.by_rank(found)
+    assert levels == {"rte, full": 0.6} and set(series) == {"rte, lora qv"}
+    ranks, accuracies = series["rte, lora qv"]
+    assert ranks == [1, 16] and accuracies == pytest.approx([0.6, 0.8])
+    out = io.StringIO()
+    peft_table.report(found, tmp_path, Console(file=out, width=200))
+    assert "0.600 ± 0.141" in out.getvalue() and "4 kB" in out.getvalue()
+    assert all((tmp_path / f"{name}.png").stat().st_size > 1000 for name in ("peft_table", "peft_ranks"))
+
+
+def test_a_method_on_all_rows_is_a_cell_of_its_own():
+    config = get_config("full=lora all r8")
+    assert (config.rows, config.dev_rows, config.tasks, config.seeds) == (0, 0, ("sst2",), (0,))
+    assert config.methods.to_dict() == {"lora all r8, all rows": get_config().methods["lora all r8"].to_dict()}
+    assert {k: v for k, v in config.items() if k not in ("rows", "methods", "tasks", "seeds")} == {
+        k: v for k, v in get_config().items() if k not in ("rows", "methods", "tasks", "seeds")
+    }
+    for wrong in ("full", "full=lora", "huge"):
+        with pytest.raises(ValueError, match=r"configs/peft_table\.py.*; have "):
+            get_config(wrong)

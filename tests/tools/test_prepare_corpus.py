@@ -126,3 +126,10 @@ def test_commands(texts, tmp_path, capsys, data_dir):
     assert "tokens predicted" in capsys.readouterr().out
     assert show([f"--config={config}", "--tokenizer=bytes"]) == 1
     assert "another tokenizer" in capsys.readouterr().out.replace("\n", " ")
+    soft = {"data": section, "peft": [{"method": "prompt", "length": 2}]}
+    config.write_text(f"def get_config(arg=''):\n    return {soft!r}\n")
+    assert show([f"--config={config}", f"--tokenizer={trained / 'tokenizer'}"]) == 0
+    assert "<virtual 0><virtual 1>" in capsys.readouterr().out
+    config.write_text("def get_config(arg=''):\n    return {'model': {}, 'data': ''}\n")
+    assert show([f"--config={config}", "--tokenizer=bytes"]) == 1
+    assert "no data section of experiments.train" in " ".join(capsys.readouterr().out.split())

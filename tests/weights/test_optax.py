@@ -1,4 +1,4 @@
-"""The transforms of optax over our labels: freezing, rates and decay by group, soft prompts alone, by plain arithmetic."""
+"""Transforms of optax over our labels: freezing, rates and decay by group, soft prompts only, by plain arithmetic."""
 
 import chex
 import jax
