@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from configs.t0_mixture import get_config
+from research.data.build import build_rows, build_source
+from research.data.byte_tokenizer import ByteTokenizer
 from research.recipes.assemble import assemble, complete
 
 
@@ -52,3 +54,27 @@ def test_a_file_without_answers_is_named(tmp_path):
         assembled(folder_of(tmp_path, ag="Business", empty=""), tmp_path)
     with pytest.raises(ValueError, match=r"no .jsonl file in"):
         get_config(str(tmp_path / "nowhere"))
+
+
+def test_the_published_tasks_are_one_mixture_that_goes_on_where_it_was(data_dir):
+    folder, tokenizer = data_dir / "t0_templates", ByteTokenizer()
+    data = get_config(str(folder)).data.to_dict()
+    data["mix"] = {name: part | {"length": 2048} for name, part in data["mix"].items()}  # bytes, not pieces
+    files = {file.stem for file in folder.glob("*.jsonl")}
+    lacking = "trec_which_category_best_describes"
+    assert len(files) == 15 and files - set(data["mix"]) == {lacking}
+    with pytest.raises(ValueError, match=rf"{lacking}.jsonl: example 0: the completion is empty"):
+        build_rows(next(iter(data["mix"].values())) | {"path": str(folder / f"{lacking}.jsonl")}, tokenizer)
+    source = build_source(data, tokenizer)
+    # At most the cap of each counts, tempered by a square root; a block of the mixture has 4096 places.
+    shares = {name: min(len(stream), data["cap"]) ** 0.5 for name, stream in source.stream.streams.items()}
+    expected = {name: 4096 * share / sum(shares.values()) for name, share in shares.items()}
+    assert source.stream.counts == pytest.approx(expected, abs=1)
+    seen = [source.batch(step) for step in range(30)]
+    assert {int(part) for batch in seen for part in batch["part"]} == set(range(14))
+    again = build_source(data, tokenizer)  # a restart needs only the step
+    for step in (29, 7):
+        for name, array in seen[step].items():
+            np.testing.assert_array_equal(again.batch(step)[name], array)
+    other = build_source(data | {"seed": 1}, tokenizer).batch(7)
+    assert any(not np.array_equal(other[name], array) for name, array in seen[7].items())
