@@ -214,30 +214,32 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
 
 
 def report(results: list[dict[str, Any]], tasks: Mapping[str, Task], workdir: Path, console: Console) -> None:
-    """A table and a figure of every task."""
+    """A table of every task, and a figure of each form in which it was asked."""
     for name, task in tasks.items():
-        metric, rows, lines, bands = task.metrics[0], [], {}, {}
-        level = without_model(task)
+        metric, level, rows, saved = task.metrics[0], without_model(task), [], []
         for form in names(picked(results, task=name), "form"):
+            lines, bands = {}, {}
             for how in names(picked(results, task=name, form=form), "how"):
                 points = []
                 for k in names(picked(results, task=name, form=form, how=how), "k"):
                     cells = picked(results, task=name, form=form, how=how, k=k)
                     value = joined(metric, [cell["rows"] for cell in cells])
-                    shown = f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]"
                     used = statistics.mean(cell["used"] for cell in cells)
                     dropped, unread = (sum(cell[what] for cell in cells) for what in ("dropped", "unread"))
+                    shown = f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]"
                     rows.append([form, how, k, f"{used:.1f}", shown, dropped, unread, len(cells)])
                     points.append((used, *value))
                 used_of, low, mean, high = (list(values) for values in zip(*points, strict=True))
-                lines[f"{form}, {how}"], bands[f"{form}, {how}"] = (used_of, mean), (low, high)
-        title = f"{name}: {metric} of {len(task.items)} questions, interval over them; most common answer {level:.4f}"
+                lines[how], bands[how] = (used_of, mean), (low, high)
+            levels = {"most common answer": level}
+            x_label, y_label = "examples in the prompt", f"{metric}, by {form}"
+            drawn = plots.curves(lines, x_label=x_label, y_label=y_label, levels=levels, bands=bands)
+            saved.append(plots.save(drawn, workdir / f"shots_{name}_{form}.png"))
+        title = f"{name}: {metric} of {len(task.items)} questions, interval over them; most common answer {level:.3f}"
         header = ["form", "examples", "k", "used", metric, "dropped", "unread", "seeds"]
         print_table(title, header, rows, console=console)
-        levels = {"most common answer": level}
-        drawn = plots.curves(lines, x_label="examples in the prompt", y_label=metric, levels=levels, bands=bands)
-        path = plots.save(drawn, workdir / f"shots_{name}.png")
-        console.print(f"The figure: [bold]{path}[/]", soft_wrap=True)
+        for path in saved:
+            console.print(f"The figure: [bold]{path}[/]", soft_wrap=True)
 
 
 if __name__ == "__main__":

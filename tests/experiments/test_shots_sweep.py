@@ -101,7 +101,8 @@ def test_the_whole_command_on_the_real_model(data_dir, tmp_path):
     shots_sweep.work(config, tmp_path, Console(file=out, width=120))
     said = out.getvalue()
     assert "sst2: acc of 3 questions" in said and "likelihood" in said and "generation" in said
-    assert (tmp_path / "shots_sst2.png").stat().st_size > 1000
+    for form in ("likelihood", "generation"):
+        assert (tmp_path / f"shots_sst2_{form}.png").stat().st_size > 1000
     files = {f: f.stat().st_mtime_ns for f in tmp_path.glob("*.json")}
     assert len(files) == 4
     full = json.loads((tmp_path / "sst2-likelihood-random-64-0.json").read_text())
