@@ -45,7 +45,8 @@ def _snapshot(name: str, revision: str | None) -> Path:
         try:
             return fetch(cached=False)
         except Exception as error:  # whatever the network did, the cache is asked next
-            reason = f"the hub did not deliver it: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            said = (str(error).strip() or "no reason given").splitlines()[0]
+            reason = f"the hub did not deliver it: {type(error).__name__}: {said}"
     disable_progress_bars()
     try:
         return fetch(cached=True)

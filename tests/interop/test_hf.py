@@ -1,6 +1,8 @@
 """Hugging Face folders: bit-equal round trips, strict accounting, shards, damaged files, no torch, no network."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -270,6 +272,18 @@ def test_a_hub_id_without_network_is_one_sentence(name: str, monkeypatch: pytest
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(FileNotFoundError, match=f"no folder named '{name}', none in the local cache.*OFFLINE is set"):
         load_pretrained(name)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(tmp_path: Path) -> None:
+    """In a process of its own, for the library reads its settings once: nothing listens at port 9."""
+    program = (
+        "from research.interop import load_pretrained\ntry: load_pretrained('owner/model')\n"
+        "except FileNotFoundError as error: print(error)"
+    )
+    there = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=os.environ | there)
+    said = r"no folder named 'owner/model', none in the local cache .* did not deliver it: .*\n"
+    assert re.fullmatch(said, ran.stdout) and ran.stderr == ""
 
 
 def test_a_path_that_is_no_folder_is_named(gpt2: Path) -> None:
