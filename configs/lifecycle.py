@@ -54,6 +54,20 @@ def get_config(arg: str = "") -> ConfigDict:
                 {"method": "prompt", "length": 16, "init": "vocabulary"},
             ),
             "answers": {"questions_per_task": 32, "max_new_tokens": 32, "batch_size": 32, "shown": 24},
+            # Each question has `wrong` wrong answers beside the right one; examples are drawn from `pool` others.
+            # A question and an example are at most these shares of the window, so that several examples fit.
+            "shots": {
+                "questions_per_task": 24,
+                "pool": 200,
+                "question": 0.5,
+                "example": 0.25,
+                "wrong": 3,
+                "ks": (0, 1, 3),
+                "how": "nearest",
+                "seed": 0,
+                "batch_size": 32,
+            },
+            "card": {"tokens": 64, "batches": (1, 8)},
             "samples": {
                 "prompts": ("Return the", "The module defines the following", "Raise an exception if"),
                 "max_new_tokens": 64,
@@ -101,3 +115,6 @@ def shrink(config: ConfigDict) -> None:
         stage.optimizer.warmup = 2
     config.answers.update({"questions_per_task": 2, "max_new_tokens": 8, "batch_size": 4, "shown": 4})
     config.samples.update({"prompts": ("Return the",), "max_new_tokens": 8})
+    config.shots.update({"questions_per_task": 2, "pool": 8, "question": 1.0, "example": 0.6, "ks": (0, 1)})
+    config.shots.batch_size = 8
+    config.card.update({"tokens": 4, "batches": (1,)})

@@ -2,12 +2,14 @@
 
 from experiments.stages import (
     answers,
+    card,
     compression,
     documents,
     forgetting,
     page,
     pretrain,
     samples,
+    shots,
     tokenizer,
     tune,
 )
@@ -24,6 +26,8 @@ STAGES: tuple[Stage, ...] = (
     answers.STAGE,
     forgetting.STAGE,
     samples.STAGE,
+    shots.STAGE,
+    card.STAGE,
     page.STAGE,
 )
 

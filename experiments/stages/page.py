@@ -1,4 +1,4 @@
-"""Stage 11: everything on one self-contained page."""
+"""Stage 13: everything on one self-contained page."""
 
 import math
 from collections.abc import Mapping
@@ -9,6 +9,8 @@ from experiments.stages.answers import ROUGE
 from experiments.stages.stage import Done, Stage
 from experiments.stages.tune import NAMES
 from research import report
+from research.evaluation import card_page
+from research.evaluation.card import Card
 from research.training.checkpoint import git_hash
 
 METRICS = ("exact match", *ROUGE)
@@ -30,6 +32,8 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
             compression_section(compression),
             answers_section(results["answers"]),
             tuning_section(inputs),
+            shots_section(results["shots"]),
+            *card_page.sections([Card(**results["card"]["card"])]),
             samples_section(results["samples"]["samples"]),
         ],
         footer=f"Text sha256 {results['documents']['sha256']} · code {git_hash()} · seed {config['pretrain']['seed']}",
@@ -158,6 +162,27 @@ def tuning_section(inputs: Mapping[str, Done]) -> str:
     )
 
 
+def shots_section(found: Mapping[str, Any]) -> str:
+    series: dict[str, tuple[list[float], list[float]]] = {}
+    rows = []
+    for name, by_k in found["scores"].items():
+        series[name] = ([s["used"] for s in by_k.values()], [s["acc"][1] for s in by_k.values()])
+        rows += [[name, k, f"{s['used']:.1f}", card_page.interval(s["acc"])] for k, s in by_k.items()]
+    drawing = report.curves(
+        series, x_label="examples in front of the question", y_label="share of right choices", size=(5.2, 3.2),
+        levels={"chance": found["chance"]},
+    )  # fmt: skip
+    return report.section(
+        "Examples in the prompt",
+        report.columns(
+            report.table(["", "examples wanted", "that fitted", "right choices"], rows),
+            report.figure(report.svg(drawing), "Zero-shot against few-shot."),
+        ),
+        lead=f"{found['questions']} questions with several answers to choose from, by likelihood; the examples are the "
+        "most similar training questions, as many as the window holds.",
+    )
+
+
 def samples_section(samples: list[dict[str, Any]]) -> str:
     blocks = []
     for model, prompt in dict.fromkeys((s["model"], s["prompt"]) for s in samples):
@@ -179,7 +204,7 @@ STAGE = Stage(
     name="page",
     title="Report",
     run=run,
-    needs=("documents", "tokenizer", "compression", *NAMES, "answers", "forgetting", "samples"),
+    needs=("documents", "tokenizer", "compression", *NAMES, "answers", "forgetting", "samples", "shots", "card"),
     reads=("model", "pretrain", "tune"),
     makes=("report.html",),
 )

@@ -131,11 +131,14 @@ def test_main_job_writes_its_report_and_says_where(job):
         "after LoRA",
         "after prompt tuning",
         "forgotten",
+        "Zero-shot against few-shot",
+        "Robustness",
+        "tokens per second",
         "greedy",
         "top_p",
     ):
         assert part in page
-    assert page.count("<svg") == 4 and not re.search(r'(src|href)="(?!#)', page)
+    assert page.count("<svg") == 8 and not re.search(r'(src|href)="(?!#)', page)
 
 
 @pytest.mark.slow
