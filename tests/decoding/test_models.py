@@ -29,7 +29,7 @@ def trained_logprobs(model, params, batch):
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_sampled_logprobs_are_the_trainers(name):
-    model, params = tiny(name)
+    model, params = tiny(name, n_layers=2)
     sided = model.config.kind == "encoder_decoder"
     start = [[3], [4, 5], [6]] if sided else PROMPTS
     out = generate(
@@ -49,7 +49,7 @@ def test_sampled_logprobs_are_the_trainers(name):
 
 @pytest.mark.parametrize("name", ["gemma3", "t5"])
 def test_a_row_alone_equals_the_row_in_a_batch(name):
-    model, params = tiny(name)
+    model, params = tiny(name, n_layers=2)
     start = [[3]] if name == "t5" else None
     sampling = Sampling(temperature=1.0, top_p=0.9, no_repeat_ngram=2)
     together = generate(
@@ -64,7 +64,7 @@ def test_a_row_alone_equals_the_row_in_a_batch(name):
 
 
 def test_the_prompts_of_prefix_models_see_both_ways():
-    model, params = tiny("llama")
+    model, params = tiny("llama", n_layers=2)
     out = generate(model, params, [[5, 9, 12, 30]], max_new_tokens=6, bidirectional_prompt=True)
     ids = [5, 9, 12, 30, *out.ids(0)]
     positions = np.arange(len(ids) - 1)
@@ -75,7 +75,7 @@ def test_the_prompts_of_prefix_models_see_both_ways():
 
 
 def test_lower_precision_reads_prepared_weights_to_the_same_text():
-    model, params = tiny("llama")
+    model, params = tiny("llama", n_layers=2)
     model = build(model.config, policy="bf16")
     ready = prepare(model, params)
     assert ready["embed"]["tokens"]["embedding"].dtype == jnp.bfloat16
@@ -87,7 +87,7 @@ def test_lower_precision_reads_prepared_weights_to_the_same_text():
 
 @pytest.mark.parametrize("name", ["gpt2", "bart"])
 def test_greedy_speculation_is_greedy(name):
-    model, params = tiny(name)
+    model, params = tiny(name, n_layers=2)
     noisy = jax.tree.map(lambda x: x + 0.02 * jax.random.normal(jax.random.key(2), x.shape), params)
     start = [[3]] * 3 if name == "bart" else None
     plain = generate(model, params, PROMPTS, max_new_tokens=12, decoder_prompts=start)
