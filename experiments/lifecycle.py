@@ -1,4 +1,4 @@
-"""The main job: tokenizer, pre-training, compression, tuning in three ways, answers, samples, a report; one command.
+"""The main job: tokenizer, pre-training, compression, tuning, answers, samples, evaluation, a report; one command.
 
     python -m experiments.lifecycle --config=configs/lifecycle.py [--workdir=runs/lifecycle]
 
@@ -22,11 +22,12 @@ from experiments import command
 from experiments.stages import STAGES, Done, learning, run_all
 from experiments.stages.tune import NAMES
 from research.core import compilation
+from research.evaluation.card_page import interval
 from research.report import print_table, seconds
 
 
 def summary(done: Mapping[str, Done], console: Console) -> None:
-    """What came out, in three small tables."""
+    """What came out, in small tables."""
     compression, scores = done["compression"].result, done["answers"].result["scores"]
     print_table(
         "Held-out text",
@@ -49,6 +50,13 @@ def summary(done: Mapping[str, Done], console: Console) -> None:
         console=console,
     )
     print_table(*tuned(done), console=console)
+    shots = done["shots"].result
+    print_table(
+        f"Right choices in {shots['questions']} questions, by examples in the prompt (chance {shots['chance']:.2f})",
+        ["", *(f"k = {k}" for k in next(iter(shots["scores"].values())))],
+        [[name, *(interval(found["acc"]) for found in by_k.values())] for name, by_k in shots["scores"].items()],
+        console=console,
+    )
     print_table(
         "Time", ["stage", "took"], [[name, seconds(stage.seconds)] for name, stage in done.items()], console=console
     )

@@ -152,7 +152,7 @@ def asker(
     Without examples a question that is too long for the model loses its beginning.
     """
     count, window = asking.count(model, params, tokenizer)
-    room = {"count": count, "window": window} if k else {}
+    room: dict[str, Any] = {"count": count, "window": window} if k else {}
 
     def ask(tasks: Sequence[Task]) -> list[list[Outcome]]:
         found = []
