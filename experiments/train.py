@@ -8,7 +8,9 @@ Stop it (Ctrl-C, SIGTERM, SIGKILL) and start the same command again: it goes on 
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -19,11 +21,14 @@ import jax
 
 from experiments import command
 from research import weights
-from research.core import compilation, tree
+from research.core import compilation, memory, tree
 from research.data import check_batch, render
 from research.interop.run import config_to_dict
+from research.models import Model
 from research.recipes.assemble import assemble, complete
-from research.recipes.pretrain import flops_per_token
+from research.scaling.capacity import gigabytes, refuse_too_large
+from research.scaling.flops import training_per_token
+from research.scaling.memory import setting_of, training
 from research.training import log
 from research.training.checkpoint import Checkpoints
 from research.training.fit import Result, fit
@@ -35,14 +40,14 @@ def run(config: dict, workdir: Path, console: Console) -> Result:
     # ---- prepare: every mismatch is refused here ----
     log.check_writable(workdir)
     compilation.use_cache(config["cache"])
-    parts = assemble(config, workdir)
+    parts = assemble(config, workdir, check=lambda *run: check_memory(*run, console))
     described = parts.model.config
     stored = json.loads(json.dumps(config)) | {"model": config_to_dict(described)}
     if config["peft"]:
         stored["peft"] = weights.describe(config["peft"])
     (workdir / "config.json").write_text(json.dumps(stored, indent=1, default=str) + "\n")
     virtual = virtual_ids(tree.merge(parts.state.params, parts.frozen)) if parts.frozen is not None else []
-    flops = flops_per_token(described, parts.model.abstract(), parts.source.example_batch())
+    flops = training_per_token(described, parts.source.example_batch())
     where = "one device" if parts.mesh is None else f"mesh {dict(parts.mesh.shape)}"
     console.print(
         f"{described.family} ({described.kind}) on {where} of {jax.default_backend()}, compute in "
@@ -74,6 +79,26 @@ def run(config: dict, workdir: Path, console: Console) -> Result:
             table=True,
             title=described.family,
         )
+
+
+def check_memory(
+    config: Mapping[str, Any], model: Model, batch: Mapping[str, Any], mesh: Any, console: Console
+) -> None:
+    """Prints what the run takes on a device, and refuses one that does not fit there.
+
+    Raises:
+      ValueError: says what would fit.
+    """
+    device = jax.devices()[0]
+    setting = setting_of(config, model, batch, mesh)
+    told, limit = training(setting), memory.available(device)
+    if limit is not None and device.platform == "cpu":  # all devices of a CPU share its memory
+        limit //= 1 if mesh is None else mesh.size // jax.process_count()
+    parts = ", ".join(f"{name} {gigabytes(count)}" for name, count in told._asdict().items() if count)
+    there = "" if limit is None else f" of {gigabytes(limit)}"
+    console.print(f"memory on a device: {gigabytes(told.total)}{there} ({parts})", soft_wrap=True)
+    if limit is not None:
+        refuse_too_large(setting, told, limit)
 
 
 def work(config: dict, workdir: Path, console: Console) -> int:

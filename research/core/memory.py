@@ -1,7 +1,9 @@
-"""Host memory that is freed stays with the process, so that the next step finds it warm."""
+"""How much memory a device has for us; and host memory that is freed stays with the process, warm for the next step."""
 
 import ctypes
 import sys
+from pathlib import Path
+from typing import Any
 
 # Parameters of `mallopt`, from glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
@@ -23,3 +25,15 @@ def keep_freed() -> bool:
     # -1 disables trimming; with no mappings allowed, large blocks come from the heap as well.
     settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1))
     return all(mallopt(parameter, value) for parameter, value in settings)
+
+
+def available(device: Any) -> int | None:
+    """Bytes that a program may use on a device: its own limit, or on a CPU what the machine has left; None: unknown."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+    meminfo = Path("/proc/meminfo")
+    if device.platform != "cpu" or not meminfo.is_file():
+        return None
+    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in meminfo.read_text().splitlines()}
+    return kilobytes["MemAvailable"] * 1024

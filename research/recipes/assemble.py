@@ -7,7 +7,7 @@ The config's sections: `model` (a preset and changes, `policy`, `unroll`, `remat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 from jax.sharding import Mesh
@@ -174,8 +174,14 @@ def heads(described: ModelConfig) -> meshes.Heads:
     )
 
 
-def assemble(config: Mapping[str, Any], folder: Path) -> Assembled:
-    """Everything of the run that `config` (see `complete`) describes; a trained tokenizer is kept in `folder`."""
+Check: TypeAlias = Callable[[Mapping[str, Any], Model, Mapping[str, Any], Mesh | None], None]
+
+
+def assemble(config: Mapping[str, Any], folder: Path, *, check: Check | None = None) -> Assembled:
+    """Everything of the run that `config` (see `complete`) describes; a trained tokenizer is kept in `folder`.
+
+    check: called with the config, the model, a batch and the mesh before the state takes memory; it may refuse.
+    """
     tokenizer = make_tokenizer(config, folder)
     model, params = make_model(config, tokenizer)
     mesh = meshes.make_mesh(config["mesh"]) if config["mesh"] else None
@@ -200,6 +206,8 @@ def assemble(config: Mapping[str, Any], folder: Path) -> Assembled:
     source = build.build_source(config["data"], tokenizer, shard=shard)
     parts = sorted(config["data"].get("mix", ()))
     loss_fn = language_model_loss(model, chunk=config["chunk"], parts=parts)
+    if check is not None:
+        check(config, model, source.example_batch(), mesh)
     begin, frozen = state.create(
         begin_with,
         optimizer,

@@ -6,15 +6,13 @@ whom) is in the batch: `tokens`, `targets`, `loss_mask`, `horizon`, `inputs`.
 B batch · T length · S source length · V vocabulary
 """
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
-from research.core import tree
 from research.core.types import Array, Batch, Params
-from research.models import Model, ModelConfig
+from research.models import Model
 from research.ops.cross_entropy import CHUNK, cross_entropy
 
 
@@ -41,31 +39,3 @@ def language_model_loss(
         return sums.nll, {"weight": sums.weight, "metrics": metrics}
 
     return loss_fn
-
-
-def flops_per_token(config: ModelConfig, params: Params, batch: Mapping[str, Any]) -> float:
-    """Model FLOPs of a training step per token of the batch (both sides of an encoder-decoder count).
-
-    6 · matrix weights that a token meets + 12 · L · N · H · keys it sees (half of them under a causal mask); what
-    rematerialisation computes again is not counted. See *PaLM*, Chowdhery et al., appendix B,
-    https://arxiv.org/abs/2204.02311 (which counts the full square).
-
-    params: arrays or shapes.
-    """
-    sides = {"decoder": "tokens", "encoder": "inputs" if config.kind == "encoder_decoder" else "tokens"}
-    lengths = {side: batch[name].shape[1] for side, name in sides.items() if side in params}
-    matrices = dict.fromkeys(lengths, 0)
-    for path, leaf in tree.paths(params).items():
-        side = path.split("/")[0]
-        if side in matrices and path.endswith("kernel"):
-            matrices[side] += math.prod(leaf.shape)
-    total = 0.0
-    for side, length in lengths.items():
-        layers = config.n_layers if side == "decoder" else config.n_encoder_layers
-        seen = length / 2 if side == "decoder" else length
-        total += length * (6.0 * matrices[side] + 12.0 * layers * config.n_heads * config.head_dim * seen)
-    if len(lengths) == 2:  # cross-attention: every target position sees every source position
-        both = lengths["decoder"] * lengths["encoder"]
-        total += 12.0 * config.n_layers * config.n_heads * config.head_dim * both
-    total += 6.0 * config.vocab_size * config.d_model * batch["tokens"].shape[1]
-    return total / sum(lengths.values())

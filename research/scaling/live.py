@@ -1,0 +1,224 @@
+"""How many bytes a traced program holds at once beyond its arguments: a walk over its equations, nothing is run.
+
+An array takes memory from the equation that makes it to the last one that reads it. Element-wise equations are fused
+into whoever reads them, as XLA does, and take none; a scan holds what it stacks from its beginning, and one turn of
+its body on top.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal
+from jax.interpreters import partial_eval
+
+# (array, name of the primitive that made it, whether that was inside a loop) -> what its bytes are counted as.
+Label: TypeAlias = Callable[[Any, str, bool], str]
+
+_CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat"}
+_CALLS |= {"remat2", "custom_vjp_call_jaxpr"}
+_VIEWS = {"reshape", "squeeze", "expand_dims", "transpose", "optimization_barrier", "layout_constraint"}
+_VIEWS |= {"sharding_constraint", "stop_gradient", "copy"}
+# These read their operands from memory and write their result to it.
+_KERNELS = {"dot_general", "scan", "while", "cond", "gather", "sort", "concatenate", "dynamic_update_slice", "top_k"}
+_KERNELS |= {"scatter", "scatter-add", "scatter_add", "cumsum", "cummax", "conv_general_dilated", "random_bits"}
+_PRODUCTS, _LOOPS = {"dot_general"}, {"scan", "while"}
+_REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or", "reduce_prod", "argmax", "argmin"}
+# Too dear to be computed once for every reader.
+_DEAR = {"exp", "tanh", "log", "erf", "rsqrt", "sqrt", "logistic", "pow", "div", "sin", "cos", "expm1", "log1p"}
+
+
+class _Op(NamedTuple):
+    name: str
+    params: dict[str, Any]
+    operands: list[Any]
+    outputs: list[Any]
+
+
+class _Value:
+    """An array of the flattened program; identity is all it has besides its shape and type."""
+
+    def __init__(self, aval: Any) -> None:
+        self.aval = aval
+
+
+def peak(jaxpr: Any, label: Label = lambda *_: "bytes", *, cpu: bool = False) -> Counter[str]:
+    """Bytes at the fullest moment of a program whose arguments and results belong to the caller, by label.
+
+    jaxpr: as `jax.jit(f).trace(...)` gives it. cpu: as XLA's CPU backend does it, which computes and keeps
+    bf16 and fp16 in float32 and orders equations breadth first.
+    """
+    plain = getattr(jaxpr, "jaxpr", jaxpr)
+    used, _ = partial_eval.dce_jaxpr(plain, [True] * len(plain.outvars), instantiate=True)
+    return _Walk(used, label, cpu, depth=0).peak()
+
+
+def carried(jaxpr: Any) -> int:
+    """Bytes of what all loops of a program carry, once at the start and once after every turn."""
+    total = 0
+    for op in _flatten(getattr(jaxpr, "jaxpr", jaxpr))[0]:
+        if op.name == "scan":
+            held = sum(_bytes(value.aval, False) for value in op.outputs[: op.params["num_carry"]])
+            total += held * (op.params["length"] + 1)
+    return total
+
+
+class _Walk:
+    """One level of a program: the whole of it, or the body of a loop."""
+
+    def __init__(self, jaxpr: Any, label: Label, cpu: bool, depth: int, sliced: Sequence[int] = ()) -> None:
+        self.label, self.cpu, self.depth = label, cpu, depth
+        self.ops, inputs, outputs = _flatten(jaxpr)
+        # A slice of a stacked argument is copied where a kernel reads it.
+        self.sliced = [inputs[i] for i in sliced]
+        self.outputs = {value for value in outputs if value is not None}
+        self._index()
+        self._study()
+        if cpu:
+            self._side_by_side()
+
+    def _side_by_side(self) -> None:
+        """Puts the equations into the order of XLA's CPU backend: breadth first, so that threads have work."""
+        depth: dict[Any, int] = {}
+        levels = []
+        for op in self.ops:
+            level = max((depth.get(value, 0) for value in op.operands if value), default=0)
+            levels.append(level)
+            depth |= {value: level + (value in self.buffered) for value in op.outputs}
+        order = sorted(range(len(self.ops)), key=levels.__getitem__)
+        self.ops = [self.ops[k] for k in order]
+        self._index()
+        self._study()
+
+    def _index(self) -> None:
+        self.readers: dict[Any, list[int]] = {}
+        for k, op in enumerate(self.ops):
+            for value in filter(None, op.operands):
+                self.readers.setdefault(value, []).append(k)
+
+    def _study(self) -> None:
+        """Backwards: which values a kernel reads, which have a buffer, and until which equation each is needed."""
+        self.by_kernel: set[Any] = set()
+        self.by_product: set[Any] = set()
+        self.buffered: set[Any] = set()
+        self.last: dict[Any, int] = {}
+        for op in [*reversed(self.ops), _Op("start", {}, [], self.sliced)]:
+            for value in op.outputs:
+                readers = self.readers.get(value, [])
+                if any(self._behind(k, _KERNELS, self.by_kernel) for k in readers):
+                    self.by_kernel.add(value)
+                if any(self._behind(k, _PRODUCTS, self.by_product) for k in readers):
+                    self.by_product.add(value)
+                if self._has_buffer(op.name, value, len(readers)):
+                    self.buffered.add(value)
+                self.last[value] = max((self._needed(k) for k in readers), default=-1)
+
+    def _behind(self, k: int, names: set[str], known: set[Any]) -> bool:
+        """Whether equation k is of these, or shows its operand to one of them."""
+        op = self.ops[k]
+        return op.name in names or (op.name in _VIEWS and any(o in known for o in op.outputs))
+
+    def _has_buffer(self, name: str, value: Any, readers: int) -> bool:
+        if name in _KERNELS or name in _REDUCTIONS:
+            return True
+        if name in _VIEWS and name != "transpose":
+            return False
+        return value in self.by_kernel or (name in _DEAR and readers > 1)
+
+    def _needed(self, k: int) -> int:
+        """Until when an operand of equation k is read: by k, or by whoever k is fused into."""
+        later = (self.last[value] for value in self.ops[k].outputs if value not in self.buffered)
+        return max([k, *later])
+
+    def peak(self) -> Counter[str]:
+        """The bytes of the fullest moment, by label."""
+        changes: list[Counter[str]] = [Counter() for _ in range(len(self.ops) + 2)]
+        for value in self.sliced:
+            if value in self.buffered:
+                self._hold(changes, value, self.readers[value][0], "slice")
+        for k, op in enumerate(self.ops):
+            for value in op.outputs:
+                # Results are written where the caller has room for them, unless a kernel makes them.
+                if value in self.buffered and (value not in self.outputs or op.name in _KERNELS):
+                    self._hold(changes, value, k, op.name)
+        now: Counter[str] = Counter()
+        fullest: Counter[str] = Counter()
+        for k, change in enumerate(changes[:-1]):
+            now.update(change)
+            here = now + self._inside(self.ops[k]) if k < len(self.ops) else now
+            fullest = max(fullest, +here, key=Counter.total)
+        return fullest
+
+    def _hold(self, changes: list[Counter[str]], value: Any, start: int, maker: str) -> None:
+        # The CPU backend keeps low precision in float32, but hands it to products as it is.
+        wide = self.cpu and (maker in _LOOPS or value not in self.by_product)
+        size, name = _bytes(value.aval, wide), self.label(value.aval, maker, self.depth > 0)
+        changes[start][name] += size
+        end = self.last[value]
+        # What a loop starts from becomes what it carries, in place.
+        handed = end < len(self.ops) and end > start and value in self._carried(self.ops[end])
+        changes[end if handed else max(end, start) + 1][name] -= size
+
+    @staticmethod
+    def _carried(op: _Op) -> list[Any]:
+        """The operands in whose place a loop puts what it carries."""
+        if op.name == "scan":
+            first = op.params["num_consts"]
+            return op.operands[first : first + op.params["num_carry"]]
+        return op.operands[op.params["cond_nconsts"] + op.params["body_nconsts"] :] if op.name == "while" else []
+
+    def _inside(self, op: _Op) -> Counter[str]:
+        """What an equation needs while it runs, besides its operands and results."""
+        if op.name == "scan":
+            fixed = op.params["num_consts"] + op.params["num_carry"]
+            body = op.params["jaxpr"].jaxpr
+            return self._body(body, range(fixed, len(body.invars)))
+        if op.name == "while":
+            return self._body(op.params["body_jaxpr"].jaxpr)
+        if op.name == "cond":
+            return max((self._body(branch.jaxpr) for branch in op.params["branches"]), key=Counter.total)
+        if op.name == "dot_general" and all(op.operands):
+            return self._transposed(op)
+        return Counter()
+
+    def _transposed(self, op: _Op) -> Counter[str]:
+        """A product whose left operand is contracted over its rows (aᵀ b) copies the smaller operand in order."""
+        (left, _), _ = op.params["dimension_numbers"]
+        a, b = op.operands
+        if a.aval.ndim - 1 in left:
+            return Counter()
+        copied = min(a.aval, b.aval, key=lambda aval: _bytes(aval, wide=False))
+        return Counter({self.label(copied, op.name, self.depth > 0): _bytes(copied, wide=False)})
+
+    def _body(self, jaxpr: Any, sliced: Sequence[int] = ()) -> Counter[str]:
+        return _Walk(jaxpr, self.label, self.cpu, self.depth + 1, sliced).peak()
+
+
+def _bytes(aval: Any, wide: bool) -> int:
+    if not hasattr(aval, "dtype") or jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended):
+        return 0
+    return aval.size * (4 if wide and aval.dtype in (jnp.bfloat16, jnp.float16) else aval.dtype.itemsize)
+
+
+def _flatten(jaxpr: Any) -> tuple[list[_Op], list[Any], list[Any]]:
+    """The equations with calls written out in place, and the program's inputs and outputs."""
+    ops: list[_Op] = []
+
+    def write(jaxpr: Any, given: Sequence[Any]) -> list[Any]:
+        known = dict(zip(jaxpr.invars, given, strict=True)) | {v: _Value(v.aval) for v in jaxpr.constvars}
+        read = lambda atom: None if isinstance(atom, Literal) else known.get(atom)  # noqa: E731
+        for eqn in jaxpr.eqns:
+            operands = [read(atom) for atom in eqn.invars]
+            called = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr")) if eqn.primitive.name in _CALLS else None
+            if called is not None:
+                results = write(getattr(called, "jaxpr", called), operands)
+            else:
+                results = [_Value(v.aval) for v in eqn.outvars]
+                ops.append(_Op(eqn.primitive.name, eqn.params, operands, results))
+            known |= dict(zip(eqn.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    inputs = [_Value(v.aval) for v in jaxpr.invars]
+    return ops, inputs, write(jaxpr, inputs)
