@@ -44,6 +44,7 @@ RECIPES = {
 CASES = [(f, m) for f in ("bert", "llama", "bart") for m in RECIPES if not (m == "bitfit" and f == "llama")]
 CASES += [(f, m) for f in ("gpt2", "t5-v1.1") for m in ("lora", "prefix", "nested")]
 PROMPTS = ("prompt", "p_tuning")
+UNROLLED = ("bert", "gpt2")  # these train with their layers unrolled, the others scan them: every method does both
 
 
 @functools.cache
@@ -114,11 +115,10 @@ def test_starts_at_the_base_and_merged_equals_attached(family, method):
         chex.assert_trees_all_equal(tree.unstack(weights.strip(moved)), tree.unstack(base))
 
 
-# Training compiles a program per method, scanned or unrolled in turn: every method is seen in both, every family too.
-@pytest.mark.parametrize(("family", "method", "unroll"), [(f, m, i % 2 == 1) for i, (f, m) in enumerate(CASES)])
-def test_trains_only_its_own_part_and_is_restored_from_it(family, method, unroll, tmp_path):
+@pytest.mark.parametrize(("family", "method"), CASES)
+def test_trains_only_its_own_part_and_is_restored_from_it(family, method, tmp_path):
     _, _, params = adapted(family, method)
-    model, recipe = build(tiny(family)[0].config, unroll=unroll), RECIPES[method]
+    model, recipe = build(tiny(family)[0].config, unroll=family in UNROLLED), RECIPES[method]
     mask = weights.trainable(params, recipe)
     learning = tree.split(params, mask)[0]
     optimizer = optim.make({"name": "sgd", "learning_rate": 0.5, "schedule": "constant", "clip": None}, learning)
