@@ -36,11 +36,22 @@ def about_names(task: Task, groups: Sequence[str], *, seed: int = 0) -> dict[str
 
 def _about(task: Task, ways: Mapping[str, Callable[[str], str]]) -> dict[str, Task]:
     """One task per way, all of the same items: those that at least two ways make different texts of."""
-    texts = {name: [way(_joined(item)) for item in task.items] for name, way in ways.items()}
-    kept = [i for i, versions in enumerate(zip(*texts.values(), strict=True)) if len(set(versions)) > 1]
+    for way in ways.values():
+        way("")  # an unknown group is refused here
+    texts = {name: [_changed(way, _joined(item)) for item in task.items] for name, way in ways.items()}
+    pairs = enumerate(zip(*texts.values(), strict=True))
+    kept = [i for i, versions in pairs if None not in versions and len(set(versions)) > 1]
     return {
-        name: replace(task, items=[_apart(task.items[i], changed[i]) for i in kept]) for name, changed in texts.items()
+        name: replace(task, items=[_apart(task.items[i], str(changed[i])) for i in kept])
+        for name, changed in texts.items()
     }
+
+
+def _changed(way: Callable[[str], str], text: str) -> str | None:
+    try:
+        return way(text)
+    except ValueError:  # more names in the text than the lists have
+        return None
 
 
 def _joined(item: Item) -> str:

@@ -85,6 +85,15 @@ def test_versions_keep_ids_labels_and_everything_else():
     assert asked[2] in NAMES["indian"]["female"] and asked[4] in NAMES["indian"]["male"]
 
 
+def test_texts_with_more_names_than_the_lists_have_are_left_out():
+    crowd = Item("test/0", " and ".join((*NAMES["indian"]["female"], *NAMES["spanish"]["female"])), CHOICES, (0,))
+    pair = Item("test/1", "Priya and Camila", CHOICES, (0,))
+    found = about_names(Task("crowd", [crowd, pair], ("acc",)), ("english", "nigerian"))
+    assert [item.id for item in found["english"].items] == ["test/1"]
+    with pytest.raises(ValueError, match="unknown group of names 'klingon'"):
+        about_names(Task("crowd", [crowd], ("acc",)), ("english", "klingon"))
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_confidence_is_the_softmax_of_the_scores(seed):
     generator = np.random.default_rng(seed)
