@@ -12,7 +12,10 @@ import pytest
 from research import weights
 from research.core import mesh as meshes
 from research.core import tree
+from research.data.virtual import prepend
 from research.models import build, preset
+from research.weights.calibrate import blank
+from research.weights.prompts import virtual_ids
 from tests.models.conftest import tiny, tiny_config
 from tests.models.test_model import batch_for
 from tests.parity.zoo import quick_jit
@@ -71,8 +74,9 @@ def test_a_recipe_that_cannot_work_is_refused_in_one_line(recipe, message):
 def test_a_description_is_json_and_says_all_that_the_recipe_said(recipe):
     model, params = tiny("llama")
     described = json.loads(json.dumps(weights.describe(recipe)))
-    once = weights.attach(params, recipe, KEY, config=model.config)
-    again = weights.attach(params, described, KEY, config=model.config)
+    facts = blank(params)  # calibrated rules look at them
+    once = weights.attach(params, recipe, KEY, config=model.config, statistics=facts)
+    again = weights.attach(params, described, KEY, config=model.config, statistics=facts)
     chex.assert_trees_all_equal(once, again)
     shapes = weights.structure(model.abstract(), described, config=model.config)
     tree.check_same(once, shapes)
@@ -141,15 +145,23 @@ def test_strip_removes_one_adapter_by_name_and_shares_the_rest():
     assert {path.rsplit("/", 2)[-2] for path, on in mask.items() if on} == {"kernel"}
 
 
-def test_adapters_are_swapped_without_compiling_again():
+@pytest.mark.parametrize(
+    "recipe",
+    [{"method": "lora", "rank": 2}, {"method": "prompt", "length": 3}, {"method": "prefix", "length": 2}],
+    ids=lambda recipe: recipe["method"],
+)
+def test_adapters_are_swapped_without_compiling_again(recipe):
     model, params = tiny("llama")
-    recipe = {"method": "lora", "rank": 2}
-    a, b = lora(params, 1), lora(params, 2)
+    a, b = (weights.attach(params, recipe, jax.random.key(i), config=model.config) for i in range(2))
+    mask = weights.trainable(a, recipe)
+    parts = [tree.split(p, mask) for p in (a, b)]
+    a, b = (tree.merge(shaken(learned, i), frozen) for i, (learned, frozen) in enumerate(parts))
     batch = batch_for(model)
-    run = jax.jit(chex.assert_max_traces(n=1)(lambda p: model.apply(p, batch).hidden))
+    batch = jax.tree.map(jnp.asarray, prepend(batch, virtual_ids(a)) if virtual_ids(a) else batch)
+    run = quick_jit(chex.assert_max_traces(n=1)(lambda p: model.apply(p, batch).hidden))
     chex.clear_trace_counter()
-    _, frozen = tree.split(a, weights.trainable(a, recipe))
-    learned, _ = tree.split(b, weights.trainable(b, recipe))
+    _, frozen = tree.split(a, mask)
+    learned, _ = tree.split(b, mask)
     first, swapped, alone = run(a), run(tree.merge(learned, frozen)), run(b)
     np.testing.assert_array_equal(swapped, alone)
     assert np.abs(first - swapped).max() > 1e-3
