@@ -16,7 +16,8 @@ def start_threads() -> None:
     """Makes array_record's pool of threads; call it before a process computes anything.
 
     array_record makes it at its first read and, in a process that had used much memory before, was seen to hang there
-    for good (0.8.6). `experiments.command` calls it for every experiment; a notebook has to. Windows has no array_record.
+    for good (0.8.6). `experiments.command` calls it for every experiment; a notebook has to. On Windows, which has no
+    array_record, nothing happens.
     """
     if sys.platform == "win32":
         return

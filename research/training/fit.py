@@ -100,9 +100,7 @@ def fit(
       Diverged: a loss or gradient norm is NaN or infinite; nothing of it is saved.
       ValueError: a batch without targets, or one that `check` refuses; patience without evaluations on the way.
     """
-    if patience and (evaluate is None or not evaluate_every):
-        had = "there is nothing to evaluate" if evaluate is None else "evaluate_every is 0"
-        raise ValueError(f"patience {patience} counts evaluations during the run, and {had}")
+    _check_patience(patience, evaluate, evaluate_every)
     # ---- resume ----
     tracker = Patience(higher_is_better)
     if checkpoints is not None:
@@ -139,6 +137,13 @@ def fit(
     if checkpoints is not None:
         checkpoints.wait()
     return Result(state, frozen, stopped, tracker.best, tracker.best_step)
+
+
+def _check_patience(patience: int, evaluate: Evaluate | None, evaluate_every: int) -> None:
+    """Refuses a patience that no evaluation would ever try."""
+    if patience and (evaluate is None or not evaluate_every):
+        had = "there is nothing to evaluate" if evaluate is None else "evaluate_every is 0"
+        raise ValueError(f"patience {patience} counts evaluations during the run, and {had}")
 
 
 def _resume(checkpoints: Checkpoints, state: State, source: Source, tracker: Patience) -> tuple[State, Patience]:
