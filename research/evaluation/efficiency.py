@@ -6,25 +6,20 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from research.core import tree
 from research.core.types import Params
 from research.decoding import generate, prepare
 from research.models import Model
-from research.recipes.pretrain import flops_per_token
+from research.scaling import flops
 
 
 def efficiency(model: Model, params: Params, tokenizer: Any, tokens: int, batches: Sequence[int]) -> dict[str, float]:
     """Size, work per token, and tokens per second of greedy decoding (the median of three runs, compiled before)."""
-    config = model.config
-    whole = {"tokens": jax.ShapeDtypeStruct((1, config.max_length), jnp.int32)}
+    config, length = model.config, model.config.max_length
     found = {
         "parameters": float(tree.count(params)),
         "bytes of weights": float(tree.nbytes(params)),
-        # A training step is three forward passes' worth.
-        f"FLOPs per token, {config.max_length} tokens": flops_per_token(config, model.abstract(), whole) / 3,
+        f"FLOPs per token, {length} tokens": flops.forward(config, length, seen=True).total() / length,
     }
     ready, first = prepare(model, params), tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
     for size in batches:
