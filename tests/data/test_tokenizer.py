@@ -115,7 +115,7 @@ def test_llama2c_file_agrees_with_the_sentencepiece_model_it_was_made_from(data_
 def test_llama2c_merges_like_the_plain_loop(data_dir):
     """The heap gives what llama2.c's own loop gives: best pair of the whole text, leftmost first, again."""
     tokenizer = load_tokenizer(data_dir / "stories260K" / "tokenizer.bin")
-    pieces, scores = tokenizer._pieces, tokenizer._scores
+    pieces, scores = tokenizer._pieces, tokenizer.scores
     text = (data_dir / "botchan" / "botchan.txt").read_text()[:1200]
     for line in text.splitlines():
         ids = tokenizer._symbols(line)[0]
