@@ -31,8 +31,7 @@ from research.core.names import meant
 from research.data import load_tokenizer
 from research.data.length_batches import length_batches
 from research.evaluation import bootstrap, naive_bayes
-from research.evaluation.judge import agreement, compare, longer_wins
-from research.evaluation.judge.trained import TRAINED, trained_judge
+from research.evaluation.judge import TRAINED, agreement, compare, longer_wins, trained_judge
 from research.evaluation.text_scorer import TextScorer, encode, pad
 from research.interop import load_pretrained
 from research.models import build

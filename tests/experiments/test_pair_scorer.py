@@ -12,8 +12,7 @@ from configs import judge_model, toxicity_scorer
 from experiments import pair_scorer
 from experiments.pairs import HELD_OUT, TRAIN, Pair, annotations, dialogues, split
 from research.data.huggingface_tokenizer import from_wordpiece
-from research.evaluation.judge import compare
-from research.evaluation.judge.trained import TRAINED, trained_judge
+from research.evaluation.judge import TRAINED, compare, trained_judge
 from research.evaluation.text_scorer import TextScorer, encode
 from research.interop import save_pretrained
 from research.models import build, preset

@@ -6,6 +6,7 @@ from .ask import Judge, NoAnswer, ask
 from .compare import Comparison, combine, compare
 from .prompts import PAIRWISE, PAIRWISE_REFERENCE, SINGLE, SINGLE_REFERENCE, Form, read_mt_bench
 from .rate import Ratings, rate
+from .trained import TRAINED, trained_judge
 from .verdicts import read_rating, read_verdict
 from .win_rate import Agreement, LengthControlled, agreement, length_controlled, longer_wins, win_rate
 
@@ -14,6 +15,7 @@ __all__ = [
     "PAIRWISE_REFERENCE",
     "SINGLE",
     "SINGLE_REFERENCE",
+    "TRAINED",
     "Address",
     "Agreement",
     "Comparison",
@@ -33,5 +35,6 @@ __all__ = [
     "read_mt_bench",
     "read_rating",
     "read_verdict",
+    "trained_judge",
     "win_rate",
 ]
