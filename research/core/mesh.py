@@ -87,7 +87,7 @@ def specs(params: Any, rules: Rules, mesh: Mesh, *, heads: Heads = ()) -> dict[s
         full = (None,) * (len(shape) - len(spec)) + tuple(_present(entry, mesh) for entry in spec)
         count = next((n for pattern, n in heads if re.fullmatch(pattern, name)), None)
         _check(path, shape, full, mesh, count)
-        out |= _inside(path, node, full)
+        out |= _inside(path, node, full, mesh)
     return out
 
 
@@ -95,14 +95,17 @@ def _is_wrapper(node: Any) -> bool:
     return hasattr(node, "layouts")
 
 
-def _inside(path: str, node: Any, spec: Spec) -> dict[str, PartitionSpec]:
-    """path -> layout of a weight, or of the arrays of a wrapped one, which says how they follow its base."""
+def _inside(path: str, node: Any, spec: Spec, mesh: Mesh) -> dict[str, PartitionSpec]:
+    """path -> layout of a weight, or of the arrays of one made of several, which says how they follow the whole."""
     if not _is_wrapper(node):
         return {path: PartitionSpec(*spec)}
     own = node.layouts(spec)
-    out = _inside(f"{path}/base", node.base, spec)
-    for name in tree.paths(node.replace(base=None)):
-        out[f"{path}/{name}"] = PartitionSpec(*own.get(name, ()))
+    wraps = hasattr(node, "base")
+    out = _inside(f"{path}/base", node.base, spec, mesh) if wraps else {}
+    for name, array in tree.paths(node.replace(base=None) if wraps else node).items():
+        # A packed axis is shorter than the one it stands for: where the mesh does not divide it, it is kept whole.
+        entries = zip(own.get(name, ()), array.shape, strict=False)
+        out[f"{path}/{name}"] = PartitionSpec(*(e if size % _size(e, mesh) == 0 else None for e, size in entries))
     return out
 
 

@@ -55,6 +55,7 @@ def generate(
     alternatives: int = 0,
     tie_tolerance: float = 1e-4,
     bidirectional_prompt: bool = False,
+    cache_dtype: str = "",
     on_piece: Callable[[Piece], None] | None = None,
     stride: int | None = None,
     pad: int = 0,
@@ -71,12 +72,15 @@ def generate(
         does not depend on the batch it is in.
       logprobs, processed_logprobs, alternatives, tie_tolerance: what is recorded, see `Generation`.
       bidirectional_prompt: the prompt's tokens see each other in both directions (prefix language models).
+      cache_dtype: "int8" keeps keys and values in eight bits, with a scale for each token and head; "": as computed.
       on_piece: called with every row's new tokens and text every `stride` steps (default 1).
       pad: what stands in `tokens` after a row's end.
 
     Raises:
       ValueError: an empty prompt, an id outside the vocabulary, a prompt or a length beyond the model.
     """
+    if cache_dtype not in ("", "int8"):
+        raise ValueError(f"unknown cache_dtype {cache_dtype!r}; have ['', 'int8']")
     request = make_request(model, params, prompts, max_new_tokens, min_new_tokens, decoder_prompts)
     reader = Reader(request, tokenizer, stop_strings, on_piece)
     room = layout.bucket(max(1, int(request.budget.max())))
@@ -89,6 +93,7 @@ def generate(
         alternatives=min(alternatives, model.config.vocab_size),
         tie_tolerance=tie_tolerance,
         bidirectional_prompt=bidirectional_prompt,
+        cache_dtype=cache_dtype,
     )
     inputs = make_inputs(request, batch, sampling or Sampling(), stop_tokens, key, seeds)
     params = prepare(model, params)

@@ -16,6 +16,7 @@ from flax import struct
 
 from research.core.types import Array, Params
 from research.decoding.sample import Knobs, constrain, draw, logprob, warp
+from research.ops.cache import to_int8
 from research.ops.largest import largest
 
 
@@ -31,6 +32,7 @@ class Plan:
     alternatives: int = 0
     tie_tolerance: float = 1e-4
     bidirectional_prompt: bool = False
+    cache_dtype: str = ""  # "int8": keys and values are kept in eight bits
     limit: int = 0  # the models' own length, where speculative decoding may look past it
 
 
@@ -134,7 +136,8 @@ def read_prompts(model: Any, plan: Plan, params: Params, batch: dict[str, Array]
     feed = {"tokens": tokens, "segment_ids": segments, "positions": positions}
     if plan.bidirectional_prompt:
         feed["horizon"] = jnp.maximum(positions, length[:, None] - 1)
-    out = model.apply(params, feed, cache=model.start(params, batch, plan.slots))
+    cache = model.start(params, batch, plan.slots)
+    out = model.apply(params, feed, cache=to_int8(cache) if plan.cache_dtype == "int8" else cache)
     hidden = jnp.take_along_axis(out.hidden, (length - 1)[:, None, None], axis=1)[:, 0]
     return out.cache, hidden, length
 

@@ -115,8 +115,7 @@ class Attention(nn.Module):
                 new = caches.with_prefix(new, KV(**cast(dict, self.get_variable("params", "prefix"))))
         out, seen = attention(
             q,
-            new.k.astype(q.dtype),
-            new.v.astype(q.dtype),
+            *caches.read(new, q.dtype),
             mask,
             scale=c.scale,
             bias=bias,

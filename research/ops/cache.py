@@ -6,20 +6,25 @@ B batch · S slots · K key/value heads · H head size
 from dataclasses import replace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Float, Int
 
 from research.core.types import Array
+from research.ops.int8 import row_scales
+from research.ops.int8 import to_int8 as int8_codes
 from research.ops.masks import EVERYONE
 
 
 @struct.dataclass
 class KV:
-    """Keys and values of one layer, [B, S, K, H] each."""
+    """Keys and values of one layer, [B, S, K, H] each; in int8 with a scale for each slot and head [B, S, K]."""
 
     k: Array
     v: Array
+    k_scale: Array | None = None
+    v_scale: Array | None = None
 
 
 @struct.dataclass
@@ -80,6 +85,31 @@ def with_prefix(kv: KV, prefix: KV) -> KV:
     return KV(join(kv.k, prefix.k), join(kv.v, prefix.v))
 
 
+def to_int8(cache: Cache) -> Cache:
+    """The cache with keys and values rounded to int8; whatever is written to it later is rounded too."""
+
+    def rounded(kv: KV) -> KV:
+        (k, k_scale), (v, v_scale) = _rounded(kv.k), _rounded(kv.v)
+        return KV(k, v, k_scale, v_scale)
+
+    cross = None if cache.cross is None else tuple(map(rounded, cache.cross))
+    return replace(cache, layers=tuple(map(rounded, cache.layers)), cross=cross)
+
+
+def _rounded(x: Array) -> tuple[Array, Array]:
+    scale = row_scales(x)
+    return int8_codes(x, scale), scale[..., 0]
+
+
+def read(kv: KV, dtype: Any) -> tuple[Array, Array]:
+    """One layer's keys and values in the type that attention computes in."""
+    if kv.k_scale is None or kv.v_scale is None:
+        return kv.k.astype(dtype), kv.v.astype(dtype)
+    pairs = ((kv.k, kv.k_scale), (kv.v, kv.v_scale))
+    k, v = ((x.astype(jnp.float32) * scale[..., None]).astype(dtype) for x, scale in pairs)
+    return k, v
+
+
 def _put(old: Array, new: Array, slots: Array) -> Array:
     rows = jnp.arange(old.shape[0])[:, None]
     return old.at[rows, slots].set(new.astype(old.dtype), mode="drop", unique_indices=True)
@@ -92,7 +122,11 @@ def slots(cache: Cache, length: int) -> Int[Array, "B {length}"]:
 
 def write(kv: KV, k: Float[Array, "B T K H"], v: Float[Array, "B T K H"], where: Int[Array, "B T"]) -> KV:
     """One layer's new keys and values [B, T, K, H] put into slots [B, T]; slots past the end are dropped."""
-    return KV(_put(kv.k, k, where), _put(kv.v, v, where))
+    if kv.k_scale is None or kv.v_scale is None:
+        return KV(_put(kv.k, k, where), _put(kv.v, v, where))
+    (k, k_scale), (v, v_scale) = _rounded(k), _rounded(v)
+    new = KV(k, v, k_scale, v_scale)
+    return jax.tree.map(lambda old, fresh: _put(old, fresh, where), kv, new)
 
 
 def advance(cache: Cache, positions: Int[Array, "B T"], segments: Int[Array, "B T"]) -> Cache:

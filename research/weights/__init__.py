@@ -1,6 +1,8 @@
 """Methods that change weights, one file each: what is attached, what learns, and how it is merged again."""
 
+from .calibrate import calibrate
 from .many import mix, pool, route
+from .quantize import bits_per_weight, dequantize, drift, merge_back, quantize
 from .recipe import (
     METHODS,
     Recipe,
@@ -21,14 +23,20 @@ __all__ = [
     "METHODS",
     "Recipe",
     "attach",
+    "bits_per_weight",
+    "calibrate",
+    "dequantize",
     "describe",
+    "drift",
     "is_wrapper",
     "labels",
     "merge",
+    "merge_back",
     "mix",
     "names",
     "parse",
     "pool",
+    "quantize",
     "rate_groups",
     "restored",
     "route",

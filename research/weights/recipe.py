@@ -4,6 +4,10 @@ A recipe is one dict or a list of them, applied in order; later ones may wrap wh
 
     {"method": "lora", "rank": 8}
     [{"method": "ia3"}, {"method": "select", "target": "head/.*"}]
+    [{"method": "int8", "target": "embed/.*"}, {"method": "nf4"}, {"method": "lora"}]     QLoRA
+
+Of two rules that quantize, the first that matches a weight has it. Rules that are calibrated on text (gptq, awq,
+smoothquant, int8_static) go through `research.weights.quantize`.
 
 What a method accepts are the fields of its class, see `METHODS`.
 """
@@ -20,10 +24,21 @@ from research.core.types import Array, Params
 from research.ops.linear import fold
 from research.weights import prefix as prefixes
 from research.weights.adapters import Houlsby, Ia3
+from research.weights.awq import AwqWeights
+from research.weights.calibrate import Statistics, blank
+from research.weights.fake import Qat
+from research.weights.gptq import GptqWeights
+from research.weights.grouped import GroupedWeights
+from research.weights.int8 import Int8Dynamic, Int8Static, Int8Weights
 from research.weights.lora import Lora
+from research.weights.nf4 import Fp4Weights, Nf4Weights
+from research.weights.packed import is_packed
 from research.weights.prefix import Prefix
 from research.weights.prompts import Prompt
+from research.weights.quantizer import Quantizer
 from research.weights.selective import BitFit, LastLayers, Norms, Select
+from research.weights.smooth import Smooth
+from research.weights.targets import is_weight
 from research.weights.wrapper import folded_bias, is_wrapper, names, over_wrappers, rebuild
 
 Recipe: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -42,6 +57,17 @@ METHODS: dict[str, tuple[type, dict[str, Any]]] = {
     "prompt": (Prompt, {}),
     "p_tuning": (Prompt, {"hidden": 128}),
     "prefix": (Prefix, {}),
+    "int8": (Int8Weights, {}),
+    "int8_dynamic": (Int8Dynamic, {}),
+    "int8_static": (Int8Static, {}),
+    "nf4": (Nf4Weights, {}),
+    "fp4": (Fp4Weights, {}),
+    "int4": (GroupedWeights, {"bits": 4}),
+    "int3": (GroupedWeights, {"bits": 3}),
+    "gptq": (GptqWeights, {}),
+    "awq": (AwqWeights, {}),
+    "smoothquant": (Smooth, {}),
+    "qat": (Qat, {}),
 }
 
 
@@ -60,14 +86,18 @@ def _method(given: dict[str, Any]) -> Any:
     if name not in METHODS:
         raise ValueError(f"unknown PEFT method {name!r}{meant(name, METHODS)}; have {sorted(METHODS)}")
     kind, preset = METHODS[name]
-    # A preset's own choice is what the name says; it is no option of that name.
-    known = {f.name: f for f in fields(kind) if f.name not in preset or not isinstance(preset[f.name], bool)}
+    known = {f.name: f for f in fields(kind) if f.name not in _said(preset)}
     for key, value in given.items():
         if key not in known:
             raise ValueError(f"method {name!r} has no option {key!r}{meant(key, known)}; have {sorted(known)}")
         if type(value) not in _kinds(known[key].default):
             raise ValueError(f"option {key!r} of method {name!r} is like {known[key].default!r}; given {value!r}")
     return kind(**preset | {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+
+
+def _said(preset: Mapping[str, Any]) -> set[str]:
+    """The choices that the method's name says already ("dora", "int3"); they are no options of that name."""
+    return {key for key, value in preset.items() if isinstance(value, bool) or key == "bits"}
 
 
 def _kinds(default: Any) -> tuple[type, ...]:
@@ -81,18 +111,27 @@ def describe(recipe: Recipe) -> list[dict[str, Any]]:
     rules = [recipe] if isinstance(recipe, Mapping) else list(recipe)
     out = []
     for rule, method in zip(rules, parse(recipe), strict=True):
-        hidden = {k for k, v in METHODS[rule["method"]][1].items() if isinstance(v, bool)}
+        hidden = _said(METHODS[rule["method"]][1])
         values = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(method).items() if k not in hidden}
         out.append({"method": rule["method"], **values})
     return out
 
 
-def attach(params: Params, recipe: Recipe, key: Array, *, config: Any = None, tokenizer: Any = None) -> Params:
+def attach(
+    params: Params,
+    recipe: Recipe,
+    key: Array,
+    *,
+    config: Any = None,
+    tokenizer: Any = None,
+    statistics: Statistics | None = None,
+) -> Params:
     """The tree with the recipe's new weights in it; the base's arrays are shared, not copied.
 
     Unstacked layers (`tree.unstack`, `decoding.prepare`) are stacked first.
 
-    config: the model's, for prefix tuning. tokenizer: for a soft prompt that begins with a text.
+    config: the model's, for prefix tuning, AWQ and SmoothQuant. tokenizer: for a soft prompt that begins with a text.
+    statistics: of the weights' inputs (`calibrate`), for calibrated quantization.
 
     Raises:
       ValueError: a pattern that matches nothing, or a size that does not fit a weight.
@@ -102,6 +141,8 @@ def attach(params: Params, recipe: Recipe, key: Array, *, config: Any = None, to
         own = jax.random.fold_in(key, i)
         if isinstance(method, Prompt):
             params = method.attach(params, own, tokenizer)
+        elif isinstance(method, Quantizer):
+            params = method.attach(params, own, statistics, config)
         elif isinstance(method, Prefix) and config is not None:
             sizes = {"kv_heads": config.n_kv_heads, "head_dim": config.head_dim}
             params = Prefix(**asdict(method) | sizes).attach(params, own)
@@ -114,7 +155,8 @@ def structure(shapes: Params, recipe: Recipe, *, config: Any = None) -> Params:
     """Shapes and types of the adapted model, from those of its base; nothing is allocated."""
     # Whatever a soft prompt begins with, it has the same shape.
     rules = [rule | ({"init": "random"} if "init" in rule else {}) for rule in describe(recipe)]
-    return jax.eval_shape(lambda p: attach(p, rules, jax.random.key(0), config=config), shapes)
+    adapted = lambda p: attach(p, rules, jax.random.key(0), config=config, statistics=blank(p))  # noqa: E731
+    return jax.eval_shape(adapted, shapes)
 
 
 def restored(stored: Mapping[str, Any], shapes: Params, recipe: Recipe, *, config: Any = None) -> Params:
@@ -124,8 +166,15 @@ def restored(stored: Mapping[str, Any], shapes: Params, recipe: Recipe, *, confi
       ValueError: the arrays are not those of this model with this recipe; paths and shapes are listed.
     """
     expected = structure(shapes, recipe, config=config)
-    tree.check_same(expected, stored)
     leaves = tree.paths(stored)
+    for path in tree.paths(expected):
+        inside = sorted(name.removeprefix(f"{path}/") for name in leaves if name.startswith(f"{path}/"))
+        if inside:
+            raise ValueError(
+                f"{path!r} is stored as {inside}, quantized or with an adapter, and was asked for as a plain array: "
+                "load it with the recipe that it was made with"
+            )
+    tree.check_same(expected, stored)
     return tree.map_with_path(lambda path, _: leaves[path], expected)
 
 
@@ -137,14 +186,14 @@ def trainable(params: Params, recipe: Recipe) -> Any:
 
     def mask(path: str, node: Any, chosen: bool) -> Any:
         if not is_wrapper(node):
-            return jax.tree.map(lambda _: chosen, node)
+            return jax.tree.map(lambda _: chosen and not is_packed(node), node)
         own = lambda field, value: jax.tree.map(  # noqa: E731
             lambda _: node.name in trained and field in node.TRAINS, value
         )
         return rebuild(node, mask(path, node.base, chosen), own)
 
     return jax.tree_util.tree_map_with_path(
-        lambda keys, node: mask(tree.path_of(keys), node, tree.path_of(keys) in paths), params, is_leaf=is_wrapper
+        lambda keys, node: mask(tree.path_of(keys), node, tree.path_of(keys) in paths), params, is_leaf=is_weight
     )
 
 

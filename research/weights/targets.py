@@ -10,10 +10,17 @@ import jax
 
 from research.core import tree
 from research.core.types import Array, Params
+from research.weights.packed import is_packed
 from research.weights.wrapper import is_wrapper
 
+KERNELS = r".*/layers/.*/kernel"
 QUERY_VALUE = r".*/(attention|cross)/(q|v)/kernel"
 _IN_LAYER = re.compile(rf"(^|/){tree.LAYERS}/(\d+)/")
+
+
+def is_weight(node: Any) -> bool:
+    """Whether a node of a tree is one weight made of several arrays."""
+    return is_wrapper(node) or is_packed(node)
 
 
 def depth(params: Params) -> int:
@@ -72,7 +79,7 @@ def chosen(params: Params, target: str | Sequence[str], layers: Sequence[int] = 
     Raises:
       ValueError: a pattern matches nothing; nearest candidates are named.
     """
-    nodes = {tree.path_of(keys): node for keys, node in jax.tree_util.tree_leaves_with_path(params, is_leaf=is_wrapper)}
+    nodes = {tree.path_of(keys): node for keys, node in jax.tree_util.tree_leaves_with_path(params, is_leaf=is_weight)}
     patterns = [target] if isinstance(target, str) else list(target)
     for pattern in patterns:
         tree.require_match(pattern, (tree.generic(path) for path in nodes))
@@ -88,7 +95,7 @@ def chosen(params: Params, target: str | Sequence[str], layers: Sequence[int] = 
 def replaced(params: Params, nodes: Mapping[str, Any]) -> Params:
     """The tree with other nodes at the given paths."""
     put = lambda keys, node: nodes.get(tree.path_of(keys), node)  # noqa: E731
-    return jax.tree_util.tree_map_with_path(put, params, is_leaf=is_wrapper)
+    return jax.tree_util.tree_map_with_path(put, params, is_leaf=is_weight)
 
 
 def drawn(key: Array, path: str, shape: Sequence[int], draw: Callable[[Array, tuple[int, ...]], Array]) -> Array:
