@@ -168,7 +168,7 @@ def report(results: list[dict[str, Any]], without: Mapping[str, Any], keep: Path
         spread([r["one answer"] for r in results]),
     ]
     rows += [["trained, first seed", _shown(results[0]["agreement"]), "", "", ""]]
-    rows += [[f"trained, {len(results)} seeds", *columns]]
+    rows += [[f"trained, seeds: {len(results)}", *columns]]
     title = f"{results[0]['pairs']} held-out pairs; in {results[0]['longer_right']:.3f} the longer answer is right"
     print_table(title, ["method", "agreement", "kappa", "longer wins", "one answer"], rows, console=console)
     seconds = statistics.median(r["seconds"] * r["steps"] for r in results)

@@ -74,7 +74,7 @@ def test_the_tiny_judge_learns_what_the_judgements_follow(data, base, tmp_path):
         assert result["agreement"][1] > 0.9 and result["one answer"] > 0.9 and result["consistent"] == 1
         assert 0.3 < result["longer"][1] < 0.7
     # Words tell these answers apart as well; length does not.
-    assert "naive Bayes of words" in said and "always A" in said and "2 seeds" in said
+    assert "naive Bayes of words" in said and "always A" in said and "seeds: 2" in said
     scorer = TextScorer.load(tmp_path / "model")
     rows = [("say it", "a b good"), ("say it", "bad"), ("what", "c good"), ("what", "")]
     scores = scorer(rows)
