@@ -140,8 +140,8 @@ class _Walk:
                 self._hold(changes, value, self.readers[value][0], "slice")
         for k, op in enumerate(self.ops):
             for value in op.outputs:
-                # Results are written where the caller has room for them, unless a kernel makes them.
-                if value in self.buffered and (value not in self.outputs or op.name in _KERNELS):
+                # Results are written where the caller has room for them; what a kernel makes in a loop is copied there.
+                if value in self.buffered and (value not in self.outputs or (self.depth and op.name in _KERNELS)):
                     self._hold(changes, value, k, op.name)
         now: Counter[str] = Counter()
         fullest: Counter[str] = Counter()

@@ -107,9 +107,9 @@ class Setting:
             raise ValueError(f"unknown mesh axes {unknown}; have {list(meshes.AXES)}")
         parts = self.accumulate * self.cut("data") * self.cut("fsdp")
         if self.accumulate < 1 or self.rows % parts:
+            devices = f"data x fsdp = {self.cut('data')} x {self.cut('fsdp')} devices"
             raise ValueError(
-                f"{self.rows} rows do not split into {self.accumulate} micro-batches on data x fsdp = "
-                f"{self.cut('data')} x {self.cut('fsdp')} devices"
+                f"the batch has {self.rows} rows, which do not split into {self.accumulate} micro-batches on {devices}"
             )
 
     def cut(self, axis: str) -> int:
@@ -142,11 +142,11 @@ def training(setting: Setting, *, cpu: bool | None = None) -> Account:
       ValueError: what the model, the recipe or the optimizer refuses, or a mesh that does not divide a weight.
     """
     run = _Run.of(setting)
+    kept = run.bytes_per_device()
     one = _Run.of(_local(setting)) if any(setting.cut(axis) > 1 for axis in meshes.AXES) else run
     moment = one.moment(jax.default_backend() == "cpu" if cpu is None else cpu)
     if setting.cut("fsdp") > 1:  # gradients are cut like the weights they belong to
         moment["gradients"] //= setting.cut("fsdp")
-    kept = run.bytes_per_device()
     moving = {name: moment[name] for name in ("gradients", "activations", "logits", "temporaries")}
     return Account(kept["params"] + kept["frozen"], kept["opt_state"], kept["batch"], 0, **moving)
 
@@ -180,20 +180,11 @@ def decoding(setting: Setting, *, cpu: bool | None = None) -> Account:
     Raises:
       ValueError: an encoder, which does not generate.
     """
-    model, shapes = setting.model, tree.unstack(setting.shapes)
-    tokens = {"tokens": _ids(setting.rows, 1)}
-    if setting.config.kind == "encoder_decoder":
-        tokens["inputs"] = _ids(setting.rows, setting.source or setting.length)
-    cache = jax.eval_shape(lambda p, b: model.start(p, b, setting.length), shapes, tokens)
-
-    def one(params: Any, batch: Any, cache: Any) -> Any:
-        out = model.apply(params, batch, cache=cache)
-        return model.logits(params, out.hidden), out.cache
-
-    traced = jax.jit(one).trace(shapes, tokens, cache).jaxpr
+    program, (shapes, tokens, cache) = _decoder(setting)
+    traced = jax.jit(program).trace(shapes, tokens, cache).jaxpr
     label = _labels(setting.config, ())
     moment = live.peak(traced, label, cpu=jax.default_backend() == "cpu" if cpu is None else cpu)
-    logits = setting.rows * setting.config.vocab_size * model.policy.output.itemsize
+    logits = setting.rows * setting.config.vocab_size * setting.model.policy.output.itemsize
     return Account(
         weights=tree_bytes(shapes),
         optimizer=0,
@@ -204,6 +195,26 @@ def decoding(setting: Setting, *, cpu: bool | None = None) -> Account:
         logits=max(logits, moment["logits"]),
         temporaries=moment["temporaries"] + moment["activations"],
     )
+
+
+def _decoder(setting: Setting) -> tuple[Any, tuple[Any, ...]]:
+    """The program that decodes one token of every row, and its arguments: weights, tokens, arrays of the cache."""
+    model, shapes = setting.model, jax.eval_shape(tree.unstack, setting.shapes)
+    tokens = {"tokens": _ids(setting.rows, 1)}
+    if setting.config.kind == "encoder_decoder":
+        tokens["inputs"] = _ids(setting.rows, setting.source or setting.length)
+    structure: list[Any] = []
+
+    def begin(params: Any, batch: Any) -> list[Any]:
+        arrays, kept = jax.tree.flatten(model.start(params, batch, setting.length))
+        structure.append(kept)
+        return arrays
+
+    def one(params: Any, batch: Any, arrays: list[Any]) -> Any:
+        out = model.apply(params, batch, cache=jax.tree.unflatten(structure[0], arrays))
+        return model.logits(params, out.hidden), jax.tree.leaves(out.cache)
+
+    return one, (shapes, tokens, jax.eval_shape(begin, shapes, tokens))
 
 
 def tree_bytes(shapes: Any) -> int:
@@ -238,9 +249,11 @@ class _Run(NamedTuple):
         shapes, chosen = setting.shapes, setting.recipe
         learns = weights.trainable(shapes, chosen) if chosen else None
         params, frozen = (shapes, None) if learns is None else tree.split(shapes, learns)
-        optimizer = optim.make(setting.optimizer, params, steps=1)
+        # The schedule takes no memory, and how it fits the run's steps is not asked here.
+        optimizer = optim.make({**setting.optimizer, "schedule": "constant", "warmup": 0}, params, steps=1)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        run = State(jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(optimizer.init, params), key)
+        step: Any = jax.ShapeDtypeStruct((), jnp.int32)
+        run = State(step, params, jax.eval_shape(optimizer.init, params), key)
         classifies = setting.config.head in ("sequence", "token", "scalar")
         loss_fn = classification_loss(setting.model) if classifies else _language(setting)
         update = make_step(loss_fn, optimizer, accumulate=setting.accumulate).update
@@ -249,7 +262,7 @@ class _Run(NamedTuple):
     def bytes_per_device(self) -> Counter[str]:
         """What stays, by part of the state, under the mesh's layouts."""
         cuts = {axis: self.setting.cut(axis) for axis in meshes.AXES}
-        mesh = AbstractMesh(tuple(cuts.values()), meshes.AXES, axis_types=(AxisType.Auto,) * len(cuts))
+        mesh: Any = AbstractMesh(tuple(cuts.values()), meshes.AXES, axis_types=(AxisType.Auto,) * len(cuts))
         layouts = state.shardings((self.state, self.frozen), mesh, heads=heads(self.setting.config))
         parts = [
             (vars(self.state) | {"frozen": self.frozen, "batch": self.batch}),

@@ -39,8 +39,8 @@ def test_chinchilla_table_a4(data_dir):
 
 
 def test_two_operations_a_parameter_and_token_beside_attention(data_dir):
-    """The products of a token with matrices are 2 · their parameters, for the 50 Chinchilla models of table A9."""
-    rows = table(data_dir, "chinchilla_tableA9_models.csv")
+    """The products of a token with matrices are 2 · their parameters, for every fifth Chinchilla model of table A9."""
+    rows = table(data_dir, "chinchilla_tableA9_models.csv")[::5]
     for row in rows:
         config = chinchilla(row, "ffw_size")
         parts = flops.forward(config, 7)
@@ -52,8 +52,8 @@ def test_two_operations_a_parameter_and_token_beside_attention(data_dir):
             w.size for path, w in shapes.items() if "positions" not in path and path != "embed/tokens/embedding"
         )
         theirs = named + config.n_layers * (config.d_model**2 + 2 * config.d_model)
-        assert theirs == pytest.approx(row["params"], rel=0.06)
-    assert len(rows) == 50
+        assert theirs == pytest.approx(row["params"], rel=0.02)
+    assert len(rows) == 10
 
 
 FAMILIES = {
