@@ -20,7 +20,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "models": ("stories260K/checkpoint_v1.bin",),
             "data": "",  # the folder of the data sets; empty: LIFECYCLE_DATA, else ../shared/data
             "tasks": ("commonsense/winogrande",) if arg else ("glue/sst2", "glue/rte", "commonsense/winogrande"),
-            "items": 6 if arg else 200,  # of each task
+            "items_per_task": 6 if arg else 200,
             "shots": 0,
             "names": ("english", "nigerian") if arg else ("english", "arabic", "chinese", "nigerian"),
             "toxicity": {

@@ -54,19 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 {"method": "prompt", "length": 16, "init": "vocabulary"},
             ),
             "answers": {"questions_per_task": 32, "max_new_tokens": 32, "batch_size": 32, "shown": 24},
-            # Each question has `wrong` wrong answers beside the right one; examples are drawn from `pool` others.
-            # A question and an example are at most these shares of the window, so that several examples fit.
-            "shots": {
-                "questions_per_task": 24,
-                "pool": 200,
-                "question": 0.5,
-                "example": 0.25,
-                "wrong": 3,
-                "ks": (0, 1, 3),
-                "how": "nearest",
-                "seed": 0,
-                "batch_size": 32,
-            },
+            "shots": shots(),
             "card": {"tokens": 64, "batches": (1, 8)},
             "samples": {
                 "prompts": ("Return the", "The module defines the following", "Raise an exception if"),
@@ -97,6 +85,24 @@ def tuning(optimizer: dict, *peft: dict) -> dict:
         "evaluate_every": 50,
         "evaluate_batches": 8,
         "save_every": 50,
+    }
+
+
+def shots() -> dict:
+    """Questions with wrong answers beside the right one, examples drawn from a pool of others.
+
+    A question and an example are at most these shares of the window, so that several examples fit.
+    """
+    return {
+        "questions_per_task": 24,
+        "pool": 200,
+        "question": 0.5,
+        "example": 0.25,
+        "wrong": 3,
+        "ks": (0, 1, 3),
+        "how": "nearest",
+        "seed": 0,
+        "batch_size": 32,
     }
 
 

@@ -64,7 +64,9 @@ def card_of(name: str, loaded: Loaded, tasks: Sequence[Task], config: Mapping[st
         names=config["names"],
         toxicity=toxicity(loaded, config["toxicity"], root) if config["toxicity"]["scorer"] else None,
         efficiency=efficiency(loaded.model, loaded.params, loaded.tokenizer, **config["speed"]),
-        notes=[f"{config['shots']} examples in front of each question; at most {config['items']} items of a task"],
+        notes=[
+            f"{config['shots']} examples in front of each question; at most {config['items_per_task']} items of a task"
+        ],
     )
     return {"card": asdict(card)}
 
@@ -81,7 +83,7 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     if not config["models"]:
         raise ValueError("no model to make a card of: give --config.models=\"('PATH',)\"")
     root = data_folder(config["data"])
-    tasks = [few(task, config["items"]) for name in config["tasks"] for task in load_benchmark(name, root)]
+    tasks = [few(task, config["items_per_task"]) for name in config["tasks"] for task in load_benchmark(name, root)]
     settings = {key: value for key, value in config.items() if key not in ("models", "data")}
     grid = []
     for path in config["models"]:
