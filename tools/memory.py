@@ -6,7 +6,8 @@
     python tools/memory.py llama3-8b --decode --method nf4 --batch 16 --sequence 4096 --card a10
 
 The model is a preset, a folder with a Hugging Face config.json, or fields of `ModelConfig`. Methods are those of
-`research.weights`, several joined by "+" (nf4+lora is QLoRA). The last line is one JSON object.
+`research.weights`, several joined by "+" (nf4+lora is QLoRA). The last line is one JSON object. Without a GPU here,
+attention that a GPU would fuse (encoders, windows, prefixes) counts with its scores, which is too much.
 """
 
 import argparse
@@ -115,7 +116,9 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
     )
     result = {"total": told.total} | told._asdict()
     if not args.decode:
-        result["flops_per_token"] = flops.training(config, setting.length, source=setting.source) / setting.length
+        small = not {"full", "select", "norms", "last_layers"} & set(args.method.split("+"))
+        spent = flops.training(config, setting.length, source=setting.source, remat=args.remat, frozen=small)
+        result["flops_per_token"] = spent / setting.length
     if not args.no_what_if:
         table = {f"this: {args.method}": told} | capacity.what_if(setting, args.rank or 8, account)
         what_if(table, limit)

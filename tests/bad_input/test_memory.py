@@ -34,6 +34,10 @@ CASES = {
         lambda: memory.decoding(Setting(preset("bert-base"), 1, 8)),
         "an encoder has no cache",
     ),
+    "a mesh that decodes": (
+        lambda: memory.decoding(Setting(TINY, 2, 8, mesh={"data": 2})),
+        "generation runs on one device; given the mesh {'data': 2}",
+    ),
     "an unknown preset": (lambda: model_of("lama-7b"), "unknown preset 'lama-7b', did you mean 'llama-7b'"),
     "a model without its width": (lambda: model_of("vocab_size=10,n_layers=2"), "incomplete: .*d_model"),
     "an unknown field": (lambda: model_of("d_modle=10"), "unknown model field 'd_modle', did you mean 'd_model'"),

@@ -1,9 +1,13 @@
-"""Freed memory stays with the process."""
+"""Freed memory stays with the process; how much a device has for us."""
 
+import os
 import subprocess
 import sys
 
+import jax
 import pytest
+
+from research.core import memory
 
 PROGRAM = """
 import resource
@@ -37,3 +41,17 @@ def test_large_arrays_are_made_again_in_the_memory_of_the_ones_before():
     kept = faults("keep")
     assert kept < 100
     assert kept < faults("leave") / 2
+
+
+def test_memory_that_a_device_has_for_us():
+    class Gpu:
+        platform = "gpu"
+
+        def __init__(self, stats):
+            self.memory_stats = lambda: stats
+
+    assert memory.available(Gpu({"bytes_limit": 100, "bytes_in_use": 30})) == 70
+    assert memory.available(Gpu(None)) is None
+    if sys.platform.startswith("linux"):
+        free = memory.available(jax.devices("cpu")[0])
+        assert 0 < free <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -78,6 +78,7 @@ def compiled(given: Setting):
         return program.compile(compiler_options=FAST).memory_analysis()
 
 
+@pytest.mark.slow
 def test_the_account_is_what_the_compiler_says():
     rows = []
     for name, given in SETTINGS.items():
