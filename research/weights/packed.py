@@ -7,6 +7,7 @@ mesh cut them like the weight they stand for.
 I input features · O output features (rows)
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import jax
@@ -18,7 +19,7 @@ from research.ops.dot import add_bias, dot_transposed
 from research.ops.linear import dense, embed, linear, unembed
 
 
-class Packed:
+class Packed(ABC):
     """A weight stored in few bits; a subclass is a `flax.struct` dataclass with a static `table` and its own arrays.
 
     Nothing of it learns: integers have no gradient. What learns stands beside it (LoRA) or before it (QAT).
@@ -26,21 +27,21 @@ class Packed:
 
     table: bool
 
+    @abstractmethod
     def rows(self) -> Array:
         """The numbers that the integers stand for, float32 [..., O, I]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, ids: Array) -> Array:
         """Rows of a table: ids [...] -> float32 [..., I]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rows_shape(self) -> tuple[int, ...]:
         """[..., O, I]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def row_layouts(self, spec: tuple[Any, ...]) -> dict[str, tuple[Any, ...]]:
         """Mesh axes of the arrays, for those of [..., O, I]; what is not named is kept whole."""
-        raise NotImplementedError
 
     @property
     def shape(self) -> tuple[int, ...]:

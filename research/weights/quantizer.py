@@ -29,7 +29,7 @@ class Quantizer:
 
     def pack(self, path: str, rows: Array, table: bool, statistic: Statistic | None) -> Packed:
         """The quantized weight of rows [..., O, I]; a calibrated method is given what its inputs were."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} moves numbers and packs nothing")
 
     def prepared(self, params: Params, statistics: Statistics | None, config: Any) -> Params:
         """The tree before weights are packed, for methods that first move numbers between weights."""
