@@ -1,4 +1,4 @@
-"""A llama2.c tokenizer as one of the `tokenizers` library, so that a tokenizer.json can stand beside exported weights."""
+"""A llama2.c tokenizer as one of the `tokenizers` library: a tokenizer.json beside exported weights."""
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 

@@ -104,8 +104,8 @@ def _distance(level: str, labels: Sequence[Any], totals: np.ndarray) -> np.ndarr
     gap = np.square(values[:, None] - values)
     if level == "interval":
         return gap
-    if values.min() < 0:
-        raise ValueError(f"the ratio level needs ratings of at least 0; got {values.min():g}")
+    if np.min(values) < 0:
+        raise ValueError(f"the ratio level needs ratings of at least 0; got {np.min(values):g}")
     both = np.square(values[:, None] + values)
     return np.divide(gap, both, out=np.zeros_like(gap), where=both > 0)
 

@@ -72,7 +72,7 @@ def choose(
             found |= zip((id(one) for one in some), scores, strict=True)
     scores = [found[id(one)] for one in asked]
     return [
-        Outcome(one.item.id, int(values.argmax()), scores=tuple(map(float, values)))
+        Outcome(one.item.id, int(np.argmax(values)), scores=tuple(map(float, values)))
         for one, values in zip(asked, scores, strict=True)
     ]
 

@@ -36,7 +36,7 @@ class Scores(NamedTuple):
     @property
     def perplexity(self) -> float:
         """exp of the mean nats over all tokens; depends on the tokenizer."""
-        return math.exp(self.nats.sum() / max(self.tokens.sum(), 1))
+        return math.exp(float(self.nats.sum()) / max(int(self.tokens.sum()), 1))
 
     @property
     def bits_per_byte(self) -> float:

@@ -111,7 +111,7 @@ def true_mass(item: Item, outcome: Outcome) -> float:
     scores = np.array(outcome.scores, np.float64)
     if len(scores) != len(item.choices):
         raise ValueError(f"item {item.id!r} has {len(item.choices)} choices but scores of {len(scores)}")
-    p = np.exp(scores - scores.max())
+    p = np.exp(scores - np.max(scores))
     return float(p[list(item.gold)].sum() / p.sum())
 
 
