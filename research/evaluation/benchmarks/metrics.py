@@ -112,7 +112,7 @@ def true_mass(item: Item, outcome: Outcome) -> float:
     if len(scores) != len(item.choices):
         raise ValueError(f"item {item.id!r} has {len(item.choices)} choices but scores of {len(scores)}")
     p = np.exp(scores - np.max(scores))
-    return float(p[list(item.gold)].sum() / p.sum())
+    return float(p[list(item.gold)].sum()) / float(p.sum())
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
