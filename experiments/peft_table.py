@@ -108,7 +108,7 @@ def report(results: list[dict[str, Any]], workdir: Path, console: Console) -> No
 
 def by_rank(results: Sequence[Mapping[str, Any]]) -> tuple[dict[str, tuple[list[int], list[float]]], dict[str, float]]:
     """{"task, method": (ranks, accuracies)} of methods called "method r<rank>"; beside them tuning of all weights."""
-    series: dict[str, tuple[list[int], list[float]]] = {}
+    series: dict[str, dict[int, float]] = {}
     levels = {}
     for task in names(results, "task"):
         for name in names(picked(results, task=task), "method"):
@@ -117,10 +117,10 @@ def by_rank(results: Sequence[Mapping[str, Any]]) -> tuple[dict[str, tuple[list[
             if name == "full":
                 levels[f"{task}, full"] = mean
             elif method and rank.isdigit():
-                ranks, accuracies = series.setdefault(f"{task}, {method}", ([], []))
-                ranks.append(int(rank))
-                accuracies.append(mean)
-    return {name: points for name, points in series.items() if len(points[0]) > 1}, levels
+                series.setdefault(f"{task}, {method}", {})[int(rank)] = mean
+    # A config's keys come in the order of the alphabet, in which 16 stands before 2.
+    curves = {name: tuple(zip(*sorted(means.items()), strict=True)) for name, means in series.items() if len(means) > 1}
+    return {name: (list(ranks), list(accuracies)) for name, (ranks, accuracies) in curves.items()}, levels
 
 
 if __name__ == "__main__":

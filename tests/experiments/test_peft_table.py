@@ -74,11 +74,12 @@ def cells(*named):
 
 def test_the_ranks_of_one_method_make_a_curve_beside_tuning_of_all_weights(tmp_path):
     found = cells(("rte", "full", 0, 0.6), ("rte", "lora qv r1", 0, 0.5), ("rte", "lora qv r1", 1, 0.7),
-                  ("rte", "lora qv r16", 0, 0.8), ("rte", "lora all r8", 0, 0.9), ("rte", "norms", 0, 0.1))  # fmt: skip
+                  ("rte", "lora qv r16", 0, 0.8), ("rte", "lora qv r2", 0, 0.65),
+                  ("rte", "lora all r8", 0, 0.9), ("rte", "norms", 0, 0.1))  # fmt: skip
     series, levels = peft_table.by_rank(found)
     assert levels == {"rte, full": 0.6} and set(series) == {"rte, lora qv"}
     ranks, accuracies = series["rte, lora qv"]
-    assert ranks == [1, 16] and accuracies == pytest.approx([0.6, 0.8])
+    assert ranks == [1, 2, 16] and accuracies == pytest.approx([0.6, 0.65, 0.8])
     out = io.StringIO()
     peft_table.report(found, tmp_path, Console(file=out, width=200))
     assert "0.600 ± 0.141" in out.getvalue() and "4 kB" in out.getvalue()
