@@ -152,6 +152,7 @@ def test_a_real_encoder_on_real_summaries(data_dir):
         equal(found, theirs(path, candidates, references, num_layers=layer, idf=idf))
 
 
+@pytest.mark.oracle  # transformers makes the weights
 def test_a_plain_loop_and_what_must_hold(ours):
     model, params, tokenizer = ours
     candidate, reference, corpus = "the cat sat on it", "then she saw the red house .", ["the cat", "the dog", "a mat"]
@@ -175,6 +176,7 @@ def test_a_plain_loop_and_what_must_hold(ours):
     np.testing.assert_allclose(np.array(bertscore(*ours, ["a cat ran"], ["a cat ran"])), 1, atol=1e-5)
 
 
+@pytest.mark.oracle  # transformers makes the weights
 def test_neither_company_nor_order_changes_a_score(ours):
     candidates, references = texts(11, 30, 30), texts(12, 30, 30)
     together = np.array(bertscore(*ours, candidates, references, batch_size=8))
@@ -183,6 +185,7 @@ def test_neither_company_nor_order_changes_a_score(ours):
     assert together.shape == (3, 30) and (together <= 1 + 1e-6).all()
 
 
+@pytest.mark.oracle  # transformers makes the weights
 def test_baselines_with_tabs_and_half_precision(ours, tmp_path):
     path = tmp_path / "base.tsv"
     path.write_text(BASELINE.replace(",", "\t"))
