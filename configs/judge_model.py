@@ -3,7 +3,7 @@
     python -m experiments.pair_scorer --config=configs/judge_model.py
     python -m experiments.pair_scorer --config=configs/judge_model.py:tiny      # a few steps: to see that it runs
 
-About ten minutes on 2 CPU cores for three seeds. The loss is that of Bradley and Terry, as in *Training language models
+About twelve processor minutes a seed. The loss is that of Bradley and Terry, as in *Training language models
 to follow instructions with human feedback*, Ouyang et al., https://arxiv.org/abs/2203.02155; the verdicts are those of
 *AlpacaFarm*, https://arxiv.org/abs/2305.14387. A score is given to each answer alone, so the place has no influence.
 """
