@@ -4,7 +4,7 @@
         --config.models="({'name': 'base', 'folder': 'runs/lifecycle/base/checkpoints'},)"
     python -m experiments.evaluate --config=configs/evaluate.py:tiny     # stories260K, a few questions: to see it run
 
-Without models it is stories260K, which takes about 15 minutes on two CPU cores; the tiny form takes one. Zero-shot and
+Without models it is stories260K, which takes minutes on two CPU cores; the tiny form takes one. Zero-shot and
 few-shot prompts are those of *Language Models are Few-Shot Learners*, Brown et al., https://arxiv.org/abs/2005.14165.
 """
 
