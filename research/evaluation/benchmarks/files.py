@@ -1,15 +1,16 @@
 """Rows of benchmark files: found under a folder by any of their usual names, and checked column by column."""
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from research.apps.prompting import Item
+from research.apps.prompting import Item, Task
 from research.data.files import read_examples
+from research.data.tfds_source import TfdsExamples
 
 Rows = list[tuple[str, dict[str, Any]]]  # where a row stands, for errors, and the row
 
@@ -99,6 +100,21 @@ def unasked(pool: Iterable[Item], items: Iterable[Item]) -> list[Item]:
     """The items of the pool whose question is none of the asked ones: no test row among its own examples."""
     questions = {item.question for item in items}
     return [item for item in pool if item.question not in questions]
+
+
+def tfds_rows(folder: str | Path, split: str, root: str | Path, columns: Sequence[str]) -> Rows:
+    """Rows of a folder that TFDS prepared as array_record, or of a registered name with `root` as data_dir."""
+    examples = TfdsExamples(folder, split, data_dir=root)
+    return checked(((f"{folder}, {split} {i}", examples[i]) for i in range(len(examples))), columns)
+
+
+def task_of_splits(
+    name: str, metrics: tuple[str, ...], item: Callable[[str, dict, str], Item], split: str, asked: Rows, pool: Rows
+) -> Task:
+    """The rows of `split` as items, with those of the training split that ask something else as pool."""
+    items = [item(f"{split}/{i}", row, where) for i, (where, row) in enumerate(asked)]
+    shown = [item(f"train/{i}", row, where) for i, (where, row) in enumerate(pool)]
+    return Task(name, items, metrics, unasked(shown, items))
 
 
 def _places(path: Path, unit: str) -> Iterator[str]:

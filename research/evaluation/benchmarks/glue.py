@@ -6,13 +6,13 @@ come from the training rows. Questions are worded as in the LM evaluation harnes
 """
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from research.apps.prompting import Item, Task
-from research.data.tfds_source import TfdsExamples
 
-from .files import Rows, checked, find, label_of, read_table, unasked
+from .files import Rows, find, label_of, read_table, task_of_splits, tfds_rows
 
 
 class Form(NamedTuple):
@@ -144,17 +144,15 @@ def task(name: str, root: str | Path, *, tfds: str | Path = "") -> Task:
     """
     form = FORMS[name.partition("/")[2]]
     if tfds:
-        asked = _tfds_rows(form, tfds, form.tfds_dev, root)
-        pool = _tfds_rows(form, tfds, "train", root)
+        columns = [*form.columns, "label"]
+        asked, pool = (tfds_rows(tfds, split, root, columns) for split in (form.tfds_dev, "train"))
     else:
         asked = _file_rows(form, file(name, root))
         try:
             pool = _file_rows(form, file(name, root, "train"))
         except FileNotFoundError:
             pool = []
-    items = [_item(form, f"dev/{i}", row, where) for i, (where, row) in enumerate(asked)]
-    shown = [_item(form, f"train/{i}", row, where) for i, (where, row) in enumerate(pool)]
-    return Task(name, items, form.metrics, unasked(shown, items))
+    return task_of_splits(name, form.metrics, partial(_item, form), "dev", asked, pool)
 
 
 def _file_rows(form: Form, path: Path) -> Rows:
@@ -163,12 +161,6 @@ def _file_rows(form: Form, path: Path) -> Rows:
     rows = read_table(path, columns, header=form.header, skip_short=form.folder == "QQP")  # QQP has a few cut lines
     fields = {**form.columns, "label": form.label}
     return [(where, {field: row[column] for field, column in fields.items()}) for where, row in rows]
-
-
-def _tfds_rows(form: Form, tfds: str | Path, split: str, root: str | Path) -> Rows:
-    examples = TfdsExamples(tfds, split, data_dir=root)
-    rows = ((f"{tfds}, {split} {i}", examples[i]) for i in range(len(examples)))
-    return checked(rows, [*form.columns, "label"])
 
 
 def _item(form: Form, key: str, row: dict, where: str) -> Item:

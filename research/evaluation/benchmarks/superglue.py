@@ -6,13 +6,13 @@ Questions are worded as in the LM evaluation harness, those of ReCoRD as in GPT-
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.apps.prompting import Item, Task
-from research.data.tfds_source import TfdsExamples
 
-from .files import Rows, checked, find, label_of, read_objects, unasked
+from .files import Rows, checked, find, label_of, read_objects, task_of_splits, tfds_rows
 
 Row = dict[str, Any]
 
@@ -148,21 +148,14 @@ def task(name: str, root: str | Path, *, tfds: str | Path = "") -> Task:
     """
     form = FORMS[name.partition("/")[2]]
     if tfds:
-        asked, pool = (_tfds_rows(form, tfds, split, root) for split in ("validation", "train"))
+        asked, pool = (tfds_rows(tfds, split, root, form.columns) for split in ("validation", "train"))
     else:
         asked = _file_rows(form, file(name, root))
         try:
             pool = _file_rows(form, file(name, root, "train"))
         except FileNotFoundError:
             pool = []
-    items = [_item(form, f"val/{i}", row, where) for i, (where, row) in enumerate(asked)]
-    shown = [_item(form, f"train/{i}", row, where) for i, (where, row) in enumerate(pool)]
-    return Task(name, items, form.metrics, unasked(shown, items))
-
-
-def _tfds_rows(form: Form, tfds: str | Path, split: str, root: str | Path) -> Rows:
-    examples = TfdsExamples(tfds, split, data_dir=root)
-    return checked(((f"{tfds}, {split} {i}", examples[i]) for i in range(len(examples))), form.columns)
+    return task_of_splits(name, form.metrics, partial(_item, form), "val", asked, pool)
 
 
 def _file_rows(form: Form, path: Path) -> Rows:
