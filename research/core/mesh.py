@@ -190,6 +190,21 @@ def batch_shardings(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedShar
     return out
 
 
+def keep_rows(x: jax.Array) -> jax.Array:
+    """`x` [B, ...] with its rows cut over the batch axes of the mesh in use; as it is without a mesh.
+
+    Left to itself XLA cuts what comes out of a table that is cut over `fsdp` along D, and every layer after it holds
+    activations of the whole batch.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    axes = tuple(name for name in BATCH_AXES if kinds.get(name) == AxisType.Auto and mesh.shape[name] > 1)
+    if "fsdp" not in axes or x.shape[0] % math.prod(mesh.shape[name] for name in axes):
+        return x
+    rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes, *rest))
+
+
 def place(batch: Mapping[str, Any], mesh: Mesh | None) -> dict[str, jax.Array]:
     """A host batch on the devices; with several hosts, each gives its own rows."""
     if mesh is None:

@@ -21,6 +21,7 @@ from flax import linen as nn
 from flax import struct
 
 from research.core.dtypes import Policy
+from research.core.mesh import keep_rows
 from research.core.types import Array, Batch, Params
 from research.models.config import ModelConfig
 from research.models.heads import Head, Projection
@@ -82,7 +83,7 @@ class Transformer(nn.Module):
         self.head = Head(c, p.storage)
 
     def _tokens(self, ids: Array) -> Array:
-        x = rules.embed(self.embed.tokens(), ids).astype(self.policy.compute)
+        x = keep_rows(rules.embed(self.embed.tokens(), ids).astype(self.policy.compute))
         return x if self.config.embed_scale == 1 else x * jnp.asarray(self.config.embed_scale, x.dtype)
 
     def _side(self, batch: Batch, prefix: str, begin: int) -> tuple[Array | None, Array]:

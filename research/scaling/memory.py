@@ -326,8 +326,7 @@ def _batch(setting: Setting) -> dict[str, jax.ShapeDtypeStruct]:
 def _local(setting: Setting) -> Setting:
     """The step of one device of the mesh as a run of its own."""
     config, cut = setting.config, setting.cut
-    # XLA cuts the activations of the layers over `fsdp` along D, not along the rows, and holds most of them whole.
-    over, parts = cut("tensor"), cut("data")
+    over, parts = cut("tensor"), cut("data") * cut("fsdp")
     config = config.replace(
         n_heads=config.n_heads // over,
         n_kv_heads=config.n_kv_heads // over,

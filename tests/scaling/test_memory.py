@@ -49,6 +49,8 @@ SETTINGS = {
     "decoder: llama, Adafactor": setting("llama3.2-1b", optimizer={"name": "adafactor", "min_dim": 32}, **HEAVY),
     "decoder: llama, data x 2, tensor x 2": setting("llama3.2-1b", mesh={"data": 2, "tensor": 2}),
     "decoder: llama, fsdp x 4": setting("llama3.2-1b", mesh={"fsdp": 4}),
+    "decoder: llama, fsdp x 2, tensor x 2": setting("llama3.2-1b", mesh={"fsdp": 2, "tensor": 2}),
+    "encoder-decoder: t5, data x 2, fsdp x 2": setting("t5-small", mesh={"data": 2, "fsdp": 2}),
     "encoder: bert": setting("bert-base"),
     "encoder: bert, remat": setting("bert-base", remat="full"),
     "encoder: bert, LoRA": setting("bert-base", recipe=LORA),
