@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax
 
 from experiments import command
-from research import weights
 from research.core import compilation, memory, tree
 from research.data import check_batch, render
 from research.interop.run import config_to_dict
@@ -42,9 +41,7 @@ def run(config: dict, workdir: Path, console: Console) -> Result:
     compilation.use_cache(config["cache"])
     parts = assemble(config, workdir, check=lambda *run: check_memory(*run, console))
     described = parts.model.config
-    stored = json.loads(json.dumps(config)) | {"model": config_to_dict(described)}
-    if config["peft"]:
-        stored["peft"] = weights.describe(config["peft"])
+    stored = json.loads(json.dumps(config)) | {"model": config_to_dict(described), "peft": parts.recipe}
     (workdir / "config.json").write_text(json.dumps(stored, indent=1, default=str) + "\n")
     virtual = virtual_ids(tree.merge(parts.state.params, parts.frozen)) if parts.frozen is not None else []
     flops = training_per_token(described, parts.source.example_batch())

@@ -1,6 +1,7 @@
 """Converts checkpoints between Hugging Face folders, our training runs and llama2.c files.
 
 python tools/convert_checkpoint.py gpt2 runs/gpt2 --to run               hub id or folder -> our checkpoint
+python tools/convert_checkpoint.py gpt2 runs/gpt2 --to run --quantize nf4    with its layers in four bits
 python tools/convert_checkpoint.py runs/lifecycle/pretrain out/model     our checkpoint -> Hugging Face folder
 python tools/convert_checkpoint.py stories260K.bin out/stories           llama2.c -> Hugging Face folder
 python tools/convert_checkpoint.py out/model model.bin --version 0       anything -> llama2.c (legacy)
@@ -18,12 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 
+from research import weights
 from research.core import dtypes, tree
 from research.core.types import Params
 from research.interop import Card, Data, Extras, load_pretrained, save_pretrained
 from research.interop.llama2c import load_llama2c, save_llama2c
 from research.interop.run import is_run, load_run, save_run
-from research.models import ModelConfig
+from research.models import ModelConfig, build
 
 FORMS = ("hf", "run", "llama2c")
 
@@ -47,6 +49,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", help="f32, bf16 or f16; default: as stored")
     parser.add_argument("--head", help="lm, mlm, sequence, token, scalar or none; default: as stored")
     parser.add_argument("--step", type=int, help="which checkpoint of a run; default: the newest sound one")
+    parser.add_argument("--quantize", help="of a run: a method that needs no calibration, such as int8, nf4 or int4")
     parser.add_argument("--version", type=int, default=1, help="of the llama2.c file: 1, or 0 (legacy)")
     parser.add_argument("--tokenizer", help="file or folder of the tokenizer to put beside the weights")
     parser.add_argument("--card", help="JSON file with fields of the model card")
@@ -72,8 +75,15 @@ def read(options: argparse.Namespace) -> Source:
         (config, params), meta = load_llama2c(path), None
     if options.dtype:
         kind = dtypes.dtype(options.dtype)
-        params = jax.tree.map(lambda leaf: leaf.astype(kind), params)
+        params = jax.tree.map(lambda leaf: leaf.astype(kind), plain(params))
+        meta = meta and {**meta, "config": {**meta["config"], "peft": ()}}
     return Source(form, config, params, None, meta)
+
+
+def plain(params: Params) -> Params:
+    """Arrays that compute what adapters and quantized weights do; what was trained for rounding is left unrounded."""
+    aware = "qat" in weights.names(params)
+    return weights.merge(weights.dequantize(weights.strip(params, "qat") if aware else params))
 
 
 def refuse_unused(options: argparse.Namespace, form: str, defaults: Mapping[str, Any]) -> None:
@@ -82,9 +92,14 @@ def refuse_unused(options: argparse.Namespace, form: str, defaults: Mapping[str,
         raise ValueError(f"{', '.join(given)} does nothing for {form} here")
 
 
+def parameters(source: Source) -> int:
+    """Numbers in the weights, however many arrays stand for them."""
+    return tree.count(build(source.config).abstract())
+
+
 def card_of(options: argparse.Namespace, source: Source) -> Card:
     """The card from a JSON file, with what the source itself tells filled in."""
-    facts = {"parameters": tree.count(source.params), "family": source.config.family, "head": source.config.head}
+    facts = {"parameters": parameters(source), "family": source.config.family, "head": source.config.head}
     values: dict[str, Any] = {
         "title": Path(options.target).name,
         "facts": facts,
@@ -117,9 +132,15 @@ def write(options: argparse.Namespace, source: Source) -> Path:
     if form != "llama2c":
         refuse_unused(options, form, {"version": 1})
     if form == "run":
-        return save_run(target, source.config, source.params)
+        recipe: weights.Recipe = ((source.meta or {}).get("config") or {}).get("peft") or ()
+        params = source.params
+        if options.quantize:
+            recipe = {"method": options.quantize}
+            params = weights.quantize(plain(params), recipe)
+        return save_run(target, source.config, params, recipe)
+    refuse_unused(options, form, {"quantize": None})
     if form == "llama2c":
-        return save_llama2c(target, source.config, source.params, version=options.version)
+        return save_llama2c(target, source.config, plain(source.params), version=options.version)
     tokenizer: Any = source.extras
     if options.tokenizer:
         from research.data.tokenizer import load_tokenizer
@@ -128,7 +149,7 @@ def write(options: argparse.Namespace, source: Source) -> Path:
     return save_pretrained(
         target,
         source.config,
-        source.params,
+        plain(source.params),
         tokenizer=tokenizer,
         generation_config=source.extras.generation if source.extras else None,
         hf_config=source.extras.hf_config if source.extras else None,
@@ -146,8 +167,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError) as error:
         print(f"convert_checkpoint: {error}", file=sys.stderr)
         return 1
-    count = tree.count(source.params)
-    print(f"{options.source} ({source.form}, {source.config.family}, {count:,} parameters) -> {target}")
+    told = f"{source.form}, {source.config.family}, {parameters(source):,} parameters"
+    print(f"{options.source} ({told}) -> {target}")
     if source.extras is not None and (source.extras.unread or source.extras.fresh):
         print(f"unread: {list(source.extras.unread)}; freshly initialised: {list(source.extras.fresh)}")
     return 0

@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 
 from research import weights
+from research.core import tree
 from research.core.types import Params
 from research.models import ModelConfig, build, preset
 from research.models.config import check_names
 from research.ops.positions import Rope
 from research.training.checkpoint import Checkpoints, load_params
 from research.training.state import State
+from research.weights.targets import is_weight
 
 
 def config_to_dict(config: ModelConfig) -> dict[str, Any]:
@@ -69,9 +71,32 @@ def load_run(folder: str | os.PathLike[str], step: int | None = None) -> tuple[M
         raise ValueError(f"{folder}: {error}") from None
 
 
-def save_run(folder: str | os.PathLike[str], config: ModelConfig, params: Params) -> Path:
-    """Writes weights as step 0 of a run, from where training can begin."""
+def save_run(folder: str | os.PathLike[str], config: ModelConfig, params: Params, recipe: weights.Recipe = ()) -> Path:
+    """Writes weights as step 0 of a run, from where training can begin.
+
+    recipe: what quantized weights, or those with adapters, were made by; it is stored with them, so that `load_run`
+      gives back the same leaves.
+
+    Raises:
+      ValueError: the recipe does not make weights of this form.
+    """
+    params = tree.stack(params)
+    made = weights.structure(build(config).abstract(), recipe, config=config)
+    if jax.tree.structure(made) != jax.tree.structure(params):
+        given, asked = (_kinds(of) or "plain arrays" for of in (params, made))
+        methods = [rule["method"] for rule in weights.describe(recipe)]
+        raise ValueError(
+            f"the weights hold {given} and the recipe {methods} makes {asked} "
+            "of this model: give the recipe that they were made with, with all its options"
+        )
     state = State(jnp.zeros((), jnp.int32), params, (), jax.random.key(0))
-    with Checkpoints(folder, config={"model": config_to_dict(config)}) as checkpoints:
+    described = {"model": config_to_dict(config), "peft": weights.describe(recipe)}
+    with Checkpoints(folder, config=described) as checkpoints:
         checkpoints.save(state)
     return Path(folder)
+
+
+def _kinds(params: Params) -> list[str]:
+    """The types of the weights that are no plain arrays."""
+    nodes = jax.tree.leaves(params, is_leaf=is_weight)
+    return sorted({type(node).__name__ for node in nodes if is_weight(node)})

@@ -7,9 +7,10 @@ The config's sections: `model` (a preset and changes, `policy`, `unroll`, `remat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from research import weights
@@ -80,6 +81,7 @@ class Assembled:
     state: Any
     frozen: Any
     mesh: Mesh | None
+    recipe: list[dict[str, Any]]  # of all its weights, those of `init_from` first
 
 
 def complete(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,8 +123,16 @@ def make_tokenizer(config: Mapping[str, Any], folder: Path) -> Any:
     return load_tokenizer(kept)
 
 
-def make_model(config: Mapping[str, Any], tokenizer: Any) -> tuple[Model, Any]:
-    """The model, and the weights it begins with (None: fresh ones).
+class Begun(NamedTuple):
+    """The model of a run, the weights it begins with (None: fresh ones), and the recipe that those were made by."""
+
+    model: Model
+    params: Any
+    recipe: list[dict[str, Any]]
+
+
+def make_model(config: Mapping[str, Any], tokenizer: Any) -> Begun:
+    """The model that the config describes, or that of `init_from`.
 
     Raises:
       ValueError: a vocabulary too small for the tokenizer, rows longer than the model, or an objective that the
@@ -130,11 +140,12 @@ def make_model(config: Mapping[str, Any], tokenizer: Any) -> tuple[Model, Any]:
     """
     settings = dict(config["model"])
     choices = {name: settings.pop(name, default) for name, default in _MODEL_CHOICES.items()}
-    params = None
+    params, recipe = None, []
     if config["init_from"]:
         origin = Path(config["init_from"])
         if is_run(origin):
-            described, params, _ = load_run(origin)
+            described, params, meta = load_run(origin)
+            recipe = weights.describe(meta["config"].get("peft") or ())
         else:
             described, params, _ = load_pretrained(config["init_from"])
         described = described.replace(**{k: v for k, v in settings.items() if k != "preset"})
@@ -143,7 +154,7 @@ def make_model(config: Mapping[str, Any], tokenizer: Any) -> tuple[Model, Any]:
         named = {name: -1 if value is None else value for name, value in ids.items()}
         described = config_from_dict({"vocab_size": tokenizer.vocab_size} | named | settings)
     check_fits(described, config["data"], tokenizer)
-    return build_model(described, **choices), params
+    return Begun(build_model(described, **choices), params, recipe)
 
 
 def check_fits(described: ModelConfig, data: Mapping[str, Any], tokenizer: Any) -> None:
@@ -183,7 +194,7 @@ def assemble(config: Mapping[str, Any], folder: Path, *, check: Check | None = N
     check: called with the config, the model, a batch and the mesh before the state takes memory; it may refuse.
     """
     tokenizer = make_tokenizer(config, folder)
-    model, params = make_model(config, tokenizer)
+    model, params, recipe = make_model(config, tokenizer)
     mesh = meshes.make_mesh(config["mesh"]) if config["mesh"] else None
     key = jax.random.key(config["seed"])
     begin_with = params if params is not None else lambda: model.init(jax.random.fold_in(key, 0))
@@ -198,16 +209,19 @@ def assemble(config: Mapping[str, Any], folder: Path, *, check: Check | None = N
         trainable = weights.trainable(shapes, config["peft"])
         rules["rate_groups"] = (*weights.rate_groups(config["peft"]), *rules.get("rate_groups", ()))
         config = prompted(config, virtual_ids(shapes), model.config)
+        recipe = [*recipe, *weights.describe(config["peft"])]
     if model.config.kind == "encoder_decoder":
         config = in_sections(config, lambda given: given | {"decoder_start": model.config.decoder_start_id})
     learning = shapes if trainable is None else tree.split(shapes, trainable)[0]
+    check_learns(learning)
     optimizer = optim.make(rules, learning, steps=config["steps"])
     shard = (jax.process_index(), jax.process_count())
     source = build.build_source(config["data"], tokenizer, shard=shard)
     parts = sorted(config["data"].get("mix", ()))
     loss_fn = language_model_loss(model, chunk=config["chunk"], parts=parts)
     if check is not None:
-        check(config, model, source.example_batch(), mesh)
+        everything = [{"method": "full"}] if recipe and trainable is None else []
+        check(dict(config) | {"peft": [*recipe, *everything]}, model, source.example_batch(), mesh)
     begin, frozen = state.create(
         begin_with,
         optimizer,
@@ -227,7 +241,18 @@ def assemble(config: Mapping[str, Any], folder: Path, *, check: Check | None = N
         state=begin,
         frozen=frozen,
         mesh=mesh,
+        recipe=recipe,
     )
+
+
+def check_learns(learning: Any) -> None:
+    """Refuses to train integers, which have no gradient."""
+    numbers = tree.paths(learning)
+    if whole := sorted(path for path, leaf in numbers.items() if not jnp.issubdtype(leaf.dtype, jnp.floating)):
+        raise ValueError(
+            f"{whole[0]!r} is quantized and cannot learn: train something beside it, as with peft "
+            "{'method': 'lora'}, or name other weights in `trainable`"
+        )
 
 
 def adapted(recipe: weights.Recipe, base: Any, model: Model, tokenizer: Any, key: Any) -> Callable[[], Any]:

@@ -155,9 +155,9 @@ def training(setting: Setting, *, cpu: bool | None = None) -> Account:
 
 def setting_of(config: Mapping[str, Any], model: Model, batch: Mapping[str, Any], mesh: Any = None) -> Setting:
     """The setting of a training config (see `recipes.assemble.DEFAULTS`), its model, and a batch of one process."""
-    recipe = config["peft"] or ()
+    recipe = weights.describe(config["peft"] or ())
     if config["trainable"]:
-        recipe = {"method": "select", "target": tuple(config["trainable"])}
+        recipe += [{"method": "select", "target": tuple(config["trainable"])}]
     rows, length = batch["tokens"].shape
     return Setting(
         model.config,

@@ -167,15 +167,23 @@ def restored(stored: Mapping[str, Any], shapes: Params, recipe: Recipe, *, confi
     """
     expected = structure(shapes, recipe, config=config)
     leaves = tree.paths(stored)
-    for path in tree.paths(expected):
-        inside = sorted(name.removeprefix(f"{path}/") for name in leaves if name.startswith(f"{path}/"))
-        if inside:
-            raise ValueError(
-                f"{path!r} is stored as {inside}, quantized or with an adapter, and was asked for as a plain array: "
-                "load it with the recipe that it was made with"
-            )
+    _refuse_other_form(expected, leaves)
     tree.check_same(expected, stored)
     return tree.map_with_path(lambda path, _: leaves[path], expected)
+
+
+def _refuse_other_form(expected: Params, stored: Mapping[str, Any]) -> None:
+    """Says in one line that a weight was packed or wrapped in another way than the recipe does it."""
+    for keys, node in jax.tree_util.tree_leaves_with_path(expected, is_leaf=is_weight):
+        path = tree.path_of(keys)
+        wanted = sorted(tree.paths(node)) if is_weight(node) else []
+        found = sorted(name.removeprefix(f"{path}/") for name in stored if name.startswith(f"{path}/"))
+        if found != wanted and (found or path in stored):
+            given, asked = (arrays or "a plain array" for arrays in (found, wanted))
+            raise ValueError(
+                f"{path!r} is stored as {given}, asked for as {asked} (quantized, or with an adapter): load it with "
+                "the recipe that it was made with"
+            )
 
 
 def trainable(params: Params, recipe: Recipe) -> Any:

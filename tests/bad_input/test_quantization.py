@@ -6,8 +6,10 @@ import pytest
 
 from research import weights
 from research.decoding import generate
-from research.interop.run import load_run, save_run
+from research.interop.run import save_run
 from research.models import build, preset
+from research.recipes.assemble import check_learns
+from research.training.checkpoint import load_params
 
 TINY = preset("gpt2").replace(vocab_size=50, d_model=16, n_layers=1, n_heads=2, d_ff=32, max_length=16)
 MODEL = build(TINY)
@@ -37,9 +39,11 @@ def with_up(params, change):
     return weights.targets.replaced(params, {UP: change(params["decoder"]["layers"]["00"]["mlp"]["up"]["kernel"])})
 
 
-def quantized_as_dense(params, folder):
-    save_run(folder, TINY, packed(params, method="nf4"))
-    load_run(folder)
+def read_as(params, folder, made, asked):
+    """Weights of one form, stored, and read as another."""
+    form = packed(params, **made) if made else params
+    save_run(folder, TINY, form, made or ())
+    weights.restored(load_params(folder)[0], MODEL.abstract(), asked or (), config=TINY)
 
 
 CASES = {
@@ -87,13 +91,33 @@ CASES = {
         lambda w, p: packed(weights.attach(w, {"method": "lora"}, jax.random.key(0)), method="nf4"),
         "carries an adapter .'default'.: quantize the base first",
     ),
-    "training integers": (
+    "integers that learn by rounding": (
         lambda w, p: weights.attach(w, [{"method": "nf4"}, {"method": "qat"}], jax.random.key(0)),
         "is quantized already: its integers cannot learn",
     ),
     "quantized loaded as dense": (
-        quantized_as_dense,
-        "attention/k/kernel' is stored as .*'absmax', 'codes'.* load it with the recipe",
+        lambda w, p: read_as(w, p, {"method": "nf4"}, None),
+        "attention/k/kernel' is stored as .*'absmax', 'codes'.* asked for as a plain array.* load it with the recipe",
+    ),
+    "dense loaded as quantized": (
+        lambda w, p: read_as(w, p, None, {"method": "int8"}),
+        "attention/k/kernel' is stored as a plain array, asked for as .'q', 'scale'.* load it with the recipe",
+    ),
+    "one form loaded as another": (
+        lambda w, p: read_as(w, p, {"method": "int8"}, {"method": "nf4"}),
+        "is stored as .'q', 'scale'., asked for as .'absmax', 'codes'",
+    ),
+    "stored without its recipe": (
+        lambda w, p: save_run(p, TINY, packed(w, method="nf4")),
+        r"the weights hold \['NF4'\] and the recipe \[\] makes plain arrays of this model",
+    ),
+    "stored with other options": (
+        lambda w, p: save_run(p, TINY, packed(w, method="nf4", block=8), {"method": "nf4"}),
+        r"hold \['NF4'\] and the recipe \['nf4'\] makes \['NF4'\].*all its options",
+    ),
+    "training integers": (
+        lambda w, p: check_learns(packed(w, method="int8")),
+        "'decoder/layers/00/attention/k/kernel/q' is quantized and cannot learn.*lora",
     ),
     "nothing to count": (lambda w, p: weights.bits_per_weight(w), "holds no quantized weight"),
     "another base to merge into": (

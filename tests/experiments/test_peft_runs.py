@@ -2,12 +2,14 @@
 
 import json
 
+import chex
 import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
 from experiments import train
+from research import weights
 from research.core import tree
 from research.decoding import generate
 from research.interop.run import load_run, save_run
@@ -72,6 +74,25 @@ def test_a_run_trains_saves_and_speaks(base, tmp_path, method):
     again = load_run(tmp_path / "b" / "checkpoints")[1]
     for path, leaf in tree.paths(again).items():
         np.testing.assert_array_equal(leaf, tree.paths(params)[path], err_msg=path)
+
+
+def test_lora_on_a_quantized_run_keeps_its_integers_and_their_recipe(base, tmp_path):
+    """QLoRA from a stored base, with embeddings in int8; trained further, and read, without saying so again."""
+    described, dense, _ = load_run(base / "run")
+    recipe = [{"method": "int8", "target": "embed/tokens/embedding"}, {"method": "nf4", "block": 16}]
+    packed = weights.quantize(dense, recipe)
+    save_run(tmp_path / "base", described, packed, recipe)
+    settings = config_of(base, RECIPES["lora"], init_from=str(tmp_path / "base"))
+    result = train.run(settings, tmp_path / "a", Console(quiet=True))
+    assert all(path.endswith(("kernel/a", "kernel/b")) for path in tree.paths(result.state.params))
+    _, params, meta = load_run(tmp_path / "a" / "checkpoints")
+    assert [rule["method"] for rule in meta["config"]["peft"]] == ["int8", "nf4", "lora"]
+    chex.assert_trees_all_equal(params, tree.merge(result.state.params, result.frozen))
+    chex.assert_trees_all_equal(weights.strip(params), packed)
+    again = config_of(base, (), init_from=str(tmp_path / "a" / "checkpoints"), trainable=(".*/b",))
+    assert assemble(again, tmp_path / "b").recipe == meta["config"]["peft"]
+    with pytest.raises(ValueError, match="'decoder/layers/00/attention/k/kernel/absmax' is quantized and cannot"):
+        assemble(config_of(base, (), init_from=str(tmp_path / "base")), tmp_path / "c")
 
 
 def test_the_virtual_ids_stand_in_front_of_every_packed_example(base, tmp_path):

@@ -17,7 +17,7 @@ from research.scaling.memory import setting_of, training
 def parts(**changes):
     config = complete(forkme.get_config("tiny").to_dict() | changes)
     ids = type("Ids", (), {"vocab_size": 300, "bos_id": 1, "eos_id": 2, "pad_id": 0})
-    model, _ = make_model(config, ids)
+    model = make_model(config, ids).model
     shape = (config["data"]["batch_size"], config["data"]["length"])
     names = ("tokens", "targets", "loss_mask", "positions", "segment_ids")
     return config, model, {name: np.ones(shape, np.int32) for name in names}, None

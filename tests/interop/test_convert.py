@@ -4,16 +4,18 @@ import importlib.util
 import json
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research import weights
 from research.core import tree
 from research.interop import load_pretrained, save_pretrained
 from research.interop.llama2c import load_llama2c, save_llama2c
 from research.interop.run import config_from_dict, config_to_dict, load_run, save_run
-from research.models import preset
+from research.models import build, preset
 from research.ops.positions import Rope
 from tests.interop.conftest import PRESETS, small
 
@@ -45,6 +47,28 @@ def test_around_all_forms_and_back(convert, story: Path, tmp_path: Path) -> None
     assert load_llama2c(tmp_path / "legacy.bin")[0] == load_llama2c(story)[0]
 
 
+def test_a_run_is_quantized_and_becomes_plain_again(convert, story: Path, tmp_path: Path, capsys) -> None:
+    assert convert(story, tmp_path / "few", "--to", "run", "--quantize", "nf4") == 0
+    config, params, meta = load_run(tmp_path / "few")
+    assert meta["config"]["peft"][0]["method"] == "nf4"
+    assert f"{tree.count(build(config).abstract()):,} parameters" in capsys.readouterr().out
+    assert convert(tmp_path / "few", tmp_path / "copy", "--to", "run") == 0
+    chex.assert_trees_all_equal(load_run(tmp_path / "copy")[1], params)
+    assert convert(tmp_path / "few", tmp_path / "hf") == 0
+    plain = load_pretrained(tmp_path / "hf").params
+    chex.assert_trees_all_equal(plain, weights.dequantize(params))
+    assert convert(tmp_path / "few", tmp_path / "low", "--to", "run", "--dtype", "bf16") == 0
+    assert {leaf.dtype for leaf in jax.tree.leaves(load_run(tmp_path / "low")[1])} == {jnp.dtype("bfloat16")}
+
+
+def test_what_was_trained_for_rounding_is_rounded_once(convert, tmp_path: Path) -> None:
+    config, params = small("gpt2")
+    aware = weights.attach(params, {"method": "qat", "bits": 3}, jax.random.key(0))
+    save_run(tmp_path / "qat", config, aware, {"method": "qat", "bits": 3})
+    assert convert(tmp_path / "qat", tmp_path / "int3", "--to", "run", "--quantize", "int3") == 0
+    chex.assert_trees_all_equal(load_run(tmp_path / "int3")[1], weights.quantize(params, {"method": "int3"}))
+
+
 def test_a_card_and_the_parent_are_written(convert, tmp_path: Path) -> None:
     folder = save_pretrained(tmp_path / "gpt2", *small("gpt2"))
     card = tmp_path / "card.json"
@@ -64,6 +88,9 @@ def test_a_card_and_the_parent_are_written(convert, tmp_path: Path) -> None:
         (["{tmp}/story.bin", "{tmp}/x", "--head", "mlm"], "--head does nothing for llama2c here"),
         (["{tmp}/story.bin", "{tmp}/x", "--step", "3"], "--step does nothing for llama2c here"),
         (["{tmp}/story.bin", "{tmp}/x", "--version", "0"], "--version does nothing for hf here"),
+        (["{tmp}/story.bin", "{tmp}/x", "--quantize", "nf4"], "--quantize does nothing for hf here"),
+        (["{tmp}/story.bin", "{tmp}/x", "--to", "run", "--quantize", "nf5"], "'nf5', did you mean 'nf4'"),
+        (["{tmp}/story.bin", "{tmp}/x", "--to", "run", "--quantize", "gptq"], "'gptq' is calibrated on text"),
         (["{tmp}/story.bin", "{tmp}/x.bin", "--tokenizer", "t"], "--tokenizer does nothing for llama2c here"),
         (["{tmp}/story.bin", "{tmp}/x", "--dtype", "int4"], "unknown precision 'int4'"),
         (["{tmp}/story.bin", "{tmp}/x", "--card", "{tmp}/bad.json"], "has unknown fields ['colour']; a card has"),
@@ -85,9 +112,9 @@ def test_a_model_config_survives_json(name: str) -> None:
 
 def test_a_run_holds_its_model(tmp_path: Path) -> None:
     config, params = small("gemma3_text")
-    back, weights, meta = load_run(save_run(tmp_path, config, params))
+    back, loaded, meta = load_run(save_run(tmp_path, config, params))
     assert back == config and meta["step"] == 0
-    for path, leaf in tree.paths(weights).items():
+    for path, leaf in tree.paths(loaded).items():
         np.testing.assert_array_equal(leaf, tree.paths(params)[path])
 
 
