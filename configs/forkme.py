@@ -62,6 +62,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "clip": 1.0,
                 "weight_decay": 0.1,
             },
+            "loss_scale": {"initial": 65536.0, "growth_interval": 2000, "floor": 1.0},  # of the policy "f16" alone
         }
     )
     if arg == "tiny":

@@ -10,19 +10,43 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 if "xla_backend_optimization_level" not in os.environ["XLA_FLAGS"]:
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
-# Twice in thousands of tests jaxlib 0.10.2 crashed while it wrote or read a program of the compilation cache, in a
-# process that had compiled hundreds; commands have fresh processes, tests do not.
+# A test compiles what it tests, not what an earlier run left.
 os.environ.setdefault("LIFECYCLE_CACHE", "")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import jax
 import pytest
 
 from research.data import tfds_source
 
 ROOT = Path(__file__).resolve().parent.parent
+COMPILED = "/jax/core/compile/backend_compile_duration"  # jax's name for one program compiled
+MOST_PROGRAMS = 1500
 
 tfds_source.start_threads()
+
+programs = 0
+
+
+def _count(event: str, duration: float, **kwargs) -> None:
+    global programs
+    programs += event == COMPILED
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)
+
+
+def pytest_runtest_teardown() -> None:
+    """Drops compiled programs before there are too many.
+
+    Each takes about eleven memory maps, Linux gives a process 65,530 of them, and past that XLA ends in a segmentation
+    fault: a thousand tests get there.
+    """
+    global programs
+    if programs > MOST_PROGRAMS:
+        jax.clear_caches()
+        programs = 0
 
 
 @pytest.fixture(scope="session")

@@ -23,4 +23,4 @@ cd "$root"
 "$venv/bin/python" -m ruff check .
 "$venv/bin/python" -m mypy
 # Compilation, which is most of the time, runs on one core: two processes, each with whole files so that fixtures are shared.
-"$venv/bin/python" -m pytest -n 2 --dist loadfile ${arguments[@]+"${arguments[@]}"}
+"$venv/bin/python" -m pytest -n 2 --dist loadfile --max-worker-restart 0 ${arguments[@]+"${arguments[@]}"}

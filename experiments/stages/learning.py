@@ -14,7 +14,7 @@ from research.core.types import Params
 from research.data.sources import Batches, Rows, Stream, one_pass
 from research.models import Model, build, preset
 from research.recipes.pretrain import language_model_loss
-from research.training import log, optim, state
+from research.training import log, loss_scale, optim, state
 from research.training.checkpoint import Checkpoints, load_params
 from research.training.evaluate import make_evaluate
 from research.training.fit import fit
@@ -39,6 +39,7 @@ def check(config: Mapping[str, Any], runs: Sequence[str]) -> None:
             learned = weights.structure(learned, recipe, config=model.config)
             learned = tree.split(learned, weights.trainable(learned, recipe))[0]
         optim.make(config[run]["optimizer"], learned, steps=config[run]["steps"])
+        loss_scale.make({}, model.policy, learned)
 
 
 def model_of(config: Mapping[str, Any], tokenizer: Any) -> Model:
@@ -80,7 +81,9 @@ def train(
     learning = weights.trainable(params, recipe) if recipe else None
     learned = tree.split(params, learning)[0] if recipe else params
     optimizer = optim.make(settings["optimizer"], learned, steps=steps)
-    begin, frozen = state.create(params, optimizer, rng=jax.random.fold_in(key, 1), trainable=learning)
+    scale = loss_scale.make({}, model.policy, learned)
+    rng = jax.random.fold_in(key, 1)
+    begin, frozen = state.create(params, optimizer, rng=rng, trainable=learning, loss_scale=scale)
     loss_fn = language_model_loss(model)
     few = list(one_pass(held_out, batch_size))[: settings["evaluate_batches"]]
     with (

@@ -1,5 +1,67 @@
 """Losses as functions of arrays: no model, no weights, no batch."""
 
-from research.objectives.preference import pairwise_log_sigmoid
+from research.objectives.advantages import (
+    discounted_returns,
+    gae,
+    group_advantages,
+    leave_one_out,
+    token_rewards,
+    whiten,
+)
+from research.objectives.kl import adaptive_kl, fixed_kl, kl_estimate
+from research.objectives.kto import kto, kto_baseline
+from research.objectives.policy import (
+    clipped_policy,
+    clipped_value,
+    entropy,
+    entropy_bonus,
+    explained_variance,
+    grpo,
+    reinforce,
+)
+from research.objectives.preference import (
+    Sequences,
+    bradley_terry,
+    dpo,
+    hinge,
+    ipo,
+    pairwise_log_sigmoid,
+    plackett_luce,
+    robust_dpo,
+    sequence_logprobs,
+)
+from research.objectives.reference_free import orpo, simpo
+from research.objectives.sums import Loss
 
-__all__ = ["pairwise_log_sigmoid"]
+__all__ = [
+    "Loss",
+    "Sequences",
+    "adaptive_kl",
+    "bradley_terry",
+    "clipped_policy",
+    "clipped_value",
+    "discounted_returns",
+    "dpo",
+    "entropy",
+    "entropy_bonus",
+    "explained_variance",
+    "fixed_kl",
+    "gae",
+    "group_advantages",
+    "grpo",
+    "hinge",
+    "ipo",
+    "kl_estimate",
+    "kto",
+    "kto_baseline",
+    "leave_one_out",
+    "orpo",
+    "pairwise_log_sigmoid",
+    "plackett_luce",
+    "reinforce",
+    "robust_dpo",
+    "sequence_logprobs",
+    "simpo",
+    "token_rewards",
+    "whiten",
+]

@@ -24,7 +24,7 @@ from research.interop.run import config_from_dict, is_run, load_run
 from research.models import Model, ModelConfig
 from research.models import build as build_model
 from research.recipes.pretrain import language_model_loss
-from research.training import optim, state
+from research.training import loss_scale, optim, state
 from research.training.evaluate import Evaluate, make_evaluate
 from research.training.optim import Optimizer
 from research.training.step import LossFn, Step, make_step
@@ -52,6 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "tokenizer": {},
     "data": {},
     "optimizer": {},
+    "loss_scale": {},  # of policies that compute in float16: `research.training.loss_scale.DEFAULTS`
 }
 _MODEL_CHOICES = {"policy": "f32", "unroll": False, "remat": "none"}
 _TOKENIZER_DEFAULTS = {"path": "", "kind": "bpe", "vocab_size": 4096, "sentinels": 0, "max_text_length": 16_384}
@@ -215,6 +216,7 @@ def assemble(config: Mapping[str, Any], folder: Path, *, check: Check | None = N
     learning = shapes if trainable is None else tree.split(shapes, trainable)[0]
     check_learns(learning)
     optimizer = optim.make(rules, learning, steps=config["steps"])
+    scale = loss_scale.make(config["loss_scale"], model.policy, learning)
     shard = (jax.process_index(), jax.process_count())
     source = build.build_source(config["data"], tokenizer, shard=shard)
     parts = sorted(config["data"].get("mix", ()))
@@ -227,6 +229,7 @@ def assemble(config: Mapping[str, Any], folder: Path, *, check: Check | None = N
         optimizer,
         rng=jax.random.fold_in(key, 1),
         trainable=trainable,
+        loss_scale=scale,
         mesh=mesh,
         heads=heads(model.config),
     )

@@ -97,7 +97,7 @@ def fit(
     the device never waits for the host. flops_per_token > 0 adds "tflops" to the log.
 
     Raises:
-      Diverged: a loss or gradient norm is NaN or infinite; nothing of it is saved.
+      Diverged: a loss or gradient norm is NaN or infinite, and no loss scale is left to halve; nothing of it is saved.
       ValueError: a batch without targets, or one that `check` refuses; patience without evaluations on the way.
     """
     _check_patience(patience, evaluate, evaluate_every)
@@ -188,11 +188,13 @@ class _Report:
         values = {name: float(value) for name, value in jax.device_get(dict(device)).items()}
         self._rate.add(tokens)
         for name in ("loss", "grad_norm"):
-            if not math.isfinite(values[name]):
+            if not math.isfinite(values[name]) and not values.get("skipped"):
                 if self._logger:
                     self._logger.write(step, values)
+                scale = values.get("loss_scale")
+                told = "" if scale is None else f", loss scale {scale:.6g}, which may not be halved"
                 raise Diverged(
-                    f"{name} is {values[name]} at step {step} (learning rate {values['learning_rate']:.3g}); "
+                    f"{name} is {values[name]} at step {step} (learning rate {values['learning_rate']:.3g}{told}); "
                     "the run stops here and checkpoints of earlier steps are intact"
                 )
         if step % self._every == 0:

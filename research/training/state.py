@@ -10,17 +10,19 @@ from jax.sharding import Mesh
 
 from research.core import mesh as meshes
 from research.core import tree
+from research.training.loss_scale import LossScale
 from research.training.optim import Optimizer
 
 
 @flax.struct.dataclass
 class State:
-    """Trainable weights, optimizer moments, random key, and the number of updates done."""
+    """Trainable weights, optimizer moments, random key, the number of steps done, and a loss scale in float16."""
 
     step: jax.Array
     params: Any
     opt_state: Any
     rng: jax.Array
+    loss_scale: LossScale | None = None
 
 
 def create(
@@ -29,6 +31,7 @@ def create(
     *,
     rng: jax.Array,
     trainable: Any = None,
+    loss_scale: LossScale | None = None,
     mesh: Mesh | None = None,
     rules: meshes.Rules = meshes.RULES,
     heads: meshes.Heads = (),
@@ -38,6 +41,7 @@ def create(
     params: a tree, or a function that makes one (then no device ever holds a weight that is sharded whole).
     trainable: a tree of booleans (`tree.select`); None trains everything. The optimizer must have been made for
     the trainable part: `tree.split(params, trainable)[0]`.
+    loss_scale: of float16 products (`training.loss_scale.make`).
 
     Raises:
       ValueError: the mesh does not fit a weight (see `core.mesh.shardings`), or nothing is trainable.
@@ -50,7 +54,8 @@ def create(
         chosen, frozen = (weights, None) if trainable is None else tree.split(weights, trainable)
         # A weakly typed weight (`jnp.full(shape, 0.1)`) would compile the step a second time for its strong successor.
         chosen = jax.tree.map(lambda w: jnp.copy(jax.lax.convert_element_type(w, w.dtype)), chosen)
-        return State(jnp.zeros((), jnp.int32), chosen, optimizer.init(chosen), jnp.copy(rng)), frozen
+        scale = jax.tree.map(jnp.copy, loss_scale)
+        return State(jnp.zeros((), jnp.int32), chosen, optimizer.init(chosen), jnp.copy(rng), scale), frozen
 
     if mesh is None:
         return jax.jit(begin)(params) if not callable(params) else jax.jit(lambda: begin(make()))()

@@ -36,6 +36,9 @@ class Step:
     def __call__(self, state: State, frozen: Any, batch: Mapping[str, Any]) -> tuple[State, dict[str, jax.Array]]:
         """One update. Metrics are device scalars: loss, weight, grad_norm, learning_rate, and those of the loss.
 
+        With a loss scale in the state also loss_scale (of this step), skipped (1 where loss or gradients were not
+        finite: weights and moments stayed and the scale was halved) and skipped_steps (so far).
+
         Raises:
           ValueError: every position of the batch is masked, its rows do not split into the micro-batches, or the
             mesh does not divide it.
@@ -76,34 +79,55 @@ def make_step(loss_fn: LossFn, optimizer: Optimizer, *, accumulate: int = 1, mes
 
     def update(state: State, frozen: Any, batch: Mapping[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
         key = jax.random.fold_in(state.rng, state.step)
-        loss_sum, aux, grads = _gradients(loss_fn, state.params, frozen, batch, key, accumulate)
-        weight = aux["weight"]
-        grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
+        loss_sum, aux, grads = _gradients(loss_fn, state, frozen, batch, key, accumulate)
+        weight, scale = aux["weight"], state.loss_scale
+        # Sums over micro-batches are in float32; moments keep the type of their weights.
+        grads = jax.tree.map(lambda g, w: (g / weight.astype(g.dtype)).astype(w.dtype), grads, state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        # A skipped update does not count in the schedule.
+        counted = state.step if scale is None else state.step - scale.skipped
         metrics = {
             "loss": loss_sum / weight,
             "weight": weight,
             "grad_norm": optax.tree.norm(grads),
-            "learning_rate": optimizer.learning_rate(state.step),
+            "learning_rate": optimizer.learning_rate(counted),
             **{name: total / count for name, (total, count) in aux.get("metrics", {}).items()},
         }
         params = optax.apply_updates(state.params, updates)
-        return State(state.step + 1, params, opt_state, state.rng), metrics
+        after = State(state.step + 1, params, opt_state, state.rng)
+        return (after, metrics) if scale is None else _kept_finite(state, after, metrics)
 
     return Step(update, accumulate=accumulate, mesh=mesh)
 
 
+def _kept_finite(before: State, after: State, metrics: dict[str, jax.Array]) -> tuple[State, dict[str, jax.Array]]:
+    """The state after the step, with weights and moments as before where loss or gradients are not finite."""
+    scale = before.loss_scale
+    assert scale is not None
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    old, new = (before.params, before.opt_state), (after.params, after.opt_state)
+    params, opt_state = jax.tree.map(lambda a, b: jnp.where(finite, b, a), old, new)
+    following = scale.after(finite)
+    told = {"loss_scale": scale.scale, "skipped": ~finite & scale.may_skip(), "skipped_steps": following.skipped}
+    return after.replace(params=params, opt_state=opt_state, loss_scale=following), metrics | told
+
+
 def _gradients(
-    loss_fn: LossFn, params: Any, frozen: Any, batch: Mapping[str, jax.Array], key: jax.Array, accumulate: int
+    loss_fn: LossFn, state: State, frozen: Any, batch: Mapping[str, jax.Array], key: jax.Array, accumulate: int
 ) -> tuple[jax.Array, dict[str, Any], Any]:
     """(loss sum, summed aux, gradient of the loss sum) over all micro-batches."""
+    scale = state.loss_scale
 
-    def loss(trainable: Any, micro: Mapping[str, jax.Array], i: jax.Array | int) -> tuple[jax.Array, dict[str, Any]]:
+    def loss(trainable: Any, micro: Mapping[str, jax.Array], i: jax.Array | int) -> tuple[jax.Array, Any]:
         weights = trainable if frozen is None else tree.merge(trainable, frozen)
-        return loss_fn(weights, micro, jax.random.fold_in(key, i))
+        total, aux = loss_fn(weights, micro, jax.random.fold_in(key, i))
+        return total if scale is None else total * scale.factor(aux["weight"]), (total, aux)
 
     def one(i: jax.Array | int, micro: Mapping[str, jax.Array]) -> Any:
-        return jax.value_and_grad(loss, has_aux=True)(params, micro, i)
+        (_, (total, aux)), grads = jax.value_and_grad(loss, has_aux=True)(state.params, micro, i)
+        if scale is not None:
+            grads = jax.tree.map(lambda g: g.astype(jnp.float32) / scale.factor(aux["weight"]), grads)
+        return (total, aux), grads
 
     if accumulate == 1:
         (total, aux), grads = one(0, batch)

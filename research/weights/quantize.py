@@ -22,6 +22,7 @@ from research.weights import targets
 from research.weights.calibrate import calibrate
 from research.weights.packed import Packed, is_packed
 from research.weights.quantizer import Quantizer
+from research.weights.smooth import Smooth
 from research.weights.wrapper import is_wrapper, rebuild
 
 
@@ -52,6 +53,19 @@ def quantize(
         own = jax.random.fold_in(root, i)
         params = recipes.attach(params, rule, own, config=config, statistics=statistics)
     return params
+
+
+def layer_by_layer(recipe: recipes.Recipe, depth: int) -> list[dict[str, Any]]:
+    """The recipe with every rule that packs by calibration once for each of `depth` layers, from the first to the last.
+
+    Each then sees the inputs that the layers before it give with their rounded weights, as GPTQ and AWQ do it; each
+    calibrates anew. The weights are left in runs of one layer.
+    """
+    rules = []
+    for rule, method in zip(recipes.describe(recipe), recipes.parse(recipe), strict=True):
+        packs = isinstance(method, Quantizer) and method.CALIBRATED and not isinstance(method, Smooth)
+        rules += [rule | {"layers": [i, i + 1]} for i in range(depth)] if packs else [rule]
+    return rules
 
 
 def packed_weights(params: Params) -> dict[str, Packed]:

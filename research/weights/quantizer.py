@@ -31,10 +31,10 @@ class Quantizer:
         """The quantized weight of rows [..., O, I]; a calibrated method is given what its inputs were."""
         raise TypeError(f"{type(self).__name__} moves numbers and packs nothing")
 
-    def prepared(self, params: Params, statistics: Statistics | None, config: Any) -> Params:
-        """The tree before weights are packed, for methods that first move numbers between weights."""
-        del statistics, config
-        return params
+    def prepared(self, params: Params, statistics: Statistics | None, config: Any) -> tuple[Params, Statistics | None]:
+        """The tree before weights are packed, and its statistics, for methods that first move numbers about."""
+        del config
+        return params, statistics
 
     def attach(self, params: Params, key: Array, statistics: Statistics | None = None, config: Any = None) -> Params:
         """The tree with the chosen weights packed.
@@ -46,7 +46,7 @@ class Quantizer:
             or an infinity.
         """
         del key
-        params = self.prepared(targets.cut(params, self.layers), statistics, config)
+        params, statistics = self.prepared(targets.cut(params, self.layers), statistics, config)
         nodes = {}
         for path, weight in self.arrays(params).items():
             table = path.endswith("/embedding")

@@ -77,8 +77,10 @@ def moved(
     config: Any,
     choose: Callable[[list[Array], list[Any]], Array],
     wanted: Sequence[str],
-) -> Params:
+) -> tuple[Params, dict[str, Array]]:
     """The tree with `choose(kernels [L, I, O], statistics)` -> s [L, I] applied at every site that has a wanted reader.
+
+    Beside it the s of every reader, by path.
 
     Raises:
       ValueError: no config, no such site, or a kernel that is quantized already or carries an adapter.
@@ -92,6 +94,7 @@ def moved(
             f"none of {sorted(map(tree.generic, wanted))} reads features that can be scaled where they are written "
             f"(norm_position {config.norm_position!r}, gated {config.gated})"
         )
+    scales = {}
     for source, readers in chosen:
         for path in readers:
             if is_weight(nodes[path]):
@@ -101,8 +104,9 @@ def moved(
         scale = choose([nodes[path].astype(jnp.float32) for path in readers], facts)
         for path in readers:
             nodes[path] = (nodes[path] * scale[..., :, None]).astype(nodes[path].dtype)
+            scales[path] = scale
         nodes |= _divided(nodes, source, scale, config.norm_offset)
-    return targets.replaced(params, nodes)
+    return targets.replaced(params, nodes), scales
 
 
 def _divided(nodes: Mapping[str, Any], source: str, scale: Array, offset: float) -> dict[str, Any]:
@@ -145,4 +149,4 @@ class Smooth(Quantizer):
             weight = jnp.max(jnp.stack([jnp.max(jnp.abs(w), -1) for w in kernels]), 0)
             return jnp.maximum(peak**self.alpha / jnp.maximum(weight, _TINY) ** (1 - self.alpha), _TINY)
 
-        return moved(params, statistics, config, choose, list(self.arrays(params)))
+        return moved(params, statistics, config, choose, list(self.arrays(params)))[0]
