@@ -1,0 +1,240 @@
+"""What is quantized in `experiments.quantize`: a model, what calibrates it, how it is tuned, scored and timed."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+from experiments.cells import Cell, sweep
+from experiments.forgetting import own_samples, read_part, windows
+from experiments.labelled import batches_of, read_task
+from experiments.loading import encoder_folder, load
+from experiments.trial import linear_decay, train
+from research import weights
+from research.core import tree
+from research.data import load_tokenizer
+from research.data.packing import Example, pad_batch
+from research.data.rows import PackedRows
+from research.data.sources import Batches, Stream
+from research.decoding import generate
+from research.interop import load_pretrained
+from research.interop.run import is_run, load_run, save_run
+from research.models import Model, ModelConfig, build
+from research.ops.cache import to_int8
+from research.recipes.classify import classification_loss
+from research.recipes.pretrain import language_model_loss
+from research.training.evaluate import make_evaluate
+
+SST2 = "SST-2"
+PUBLISHED = {"fenced": "stories260K/stories260K.md.txt"}
+
+
+@dataclass(frozen=True)
+class Cached:
+    """The model reading a text through a cache in int8, as decoding does."""
+
+    model: Model
+
+    def apply(self, params: Any, batch: Mapping[str, Any], rng: Any = None) -> Any:
+        """The forward pass behind an empty cache."""
+        del rng
+        cache = to_int8(self.model.start(params, batch, batch["tokens"].shape[1]))
+        feed = {name: batch[name] for name in ("tokens", "segment_ids", "positions")}
+        return self.model.apply(params, feed, cache=cache)
+
+    def projection(self, params: Any, hidden: Any) -> Any:
+        """The model's own."""
+        return self.model.projection(params, hidden)
+
+
+def processor_seconds(run: Callable[[], Any], repeats: int = 3) -> float:
+    """The least processor time of a few runs, of all cores together; one before them compiles."""
+    jax.block_until_ready(run())
+    taken = []
+    for _ in range(repeats):
+        start = time.process_time()
+        jax.block_until_ready(run())
+        taken.append(time.process_time() - start)
+    return min(taken)
+
+
+@dataclass
+class Stories:
+    """stories260K; its own samples stand for the text that it was trained on."""
+
+    config: ModelConfig
+    params: Any
+    settings: Mapping[str, Any]
+    bos: int
+    train: list[Example]
+    held: dict[str, list[Example]]
+    QUALITY = ("loss", "loss/published stories")
+    SPEED = ("prefill", "decode")
+
+    @classmethod
+    def make(cls, settings: Mapping[str, Any], root: Path, workdir: Path, console: Console) -> "Stories":
+        """Reads the model and lets it write its samples."""
+        loaded = load(str(root / "stories260K" / "checkpoint_v1.bin"), None, "f32")
+        model, bos, length = loaded.model, loaded.tokenizer.bos_id, settings["length"]
+        draw = partial(own_samples, model, loaded.params, bos, settings["samples"], length)
+        made = {**settings["samples"], "length": length, "base": tree.fingerprint(loaded.params)}
+        texts = sweep([Cell({"made": "own samples"}, made, draw)], workdir, console)[0]["texts"]
+        kept = windows(texts, bos, length)
+        cut = len(kept) * 3 // 4
+        held = {"own samples": kept[cut:]}
+        held["published stories"] = read_part(PUBLISHED, root, loaded.tokenizer, length)["heldout"]
+        return cls(model.config, tree.stack(loaded.params), settings, bos, kept[:cut], held)
+
+    def hidden(self, model: Model) -> Callable[[Any, Any], Any]:
+        """What calibration runs."""
+        return lambda params, batch: model.apply(params, batch).hidden
+
+    def calibration(self, seed: int) -> list[dict[str, Any]]:
+        """Full rows of training samples laid end to end, in an order of the seed."""
+        rows, length = self.settings["calibration_rows"], self.settings["length"]
+        order = np.random.default_rng(seed).permutation(len(self.train))
+        ids = np.concatenate([self.train[i].tokens for i in order])
+        ids = np.resize(ids, rows * length).reshape(rows, length).astype(np.int32)
+        return [{"tokens": ids[i : i + 4]} for i in range(0, rows, 4)]
+
+    def tuned(self, recipe: Any, seed: int) -> Any:
+        """The weights after training with this recipe on its samples."""
+        tune, model = self.settings["tune"], build(self.config, unroll=True)
+        rows = PackedRows(self.train, self.settings["length"])
+        source = Batches(Stream(rows, seed), self.settings["batch_size"])
+        batches = [source.batch(i) for i in range(tune["steps"])]
+        return trained(language_model_loss(model), self.params, recipe, batches, tune["learning_rate"], seed)
+
+    def score(self, model: Model, params: Any, cache: str) -> dict[str, float]:
+        """Nats per token of each held-out text."""
+        size, length = self.settings["batch_size"], self.settings["length"]
+        held = {name: texts_in_rows(found, size, length) for name, found in self.held.items()}
+        reader = Cached(model) if cache else model
+        scores = make_evaluate(language_model_loss(reader), held)(params)
+        return {"loss": scores["loss/own samples"], "loss/published stories": scores["loss/published stories"]}
+
+    def speed(self, model: Model, params: Any, cache: str) -> dict[str, float]:
+        """Tokens per second of processor time: reading prompts of half the length, and writing behind them."""
+        rows, new, length = (
+            self.settings["speed"]["rows"],
+            self.settings["speed"]["new_tokens"],
+            self.settings["length"],
+        )
+        prompts = [example.tokens.tolist()[: length // 2] for example in self.train[:rows]]
+        run = partial(generate, model, params, prompts, logprobs=False, cache_dtype=cache)
+        first = processor_seconds(lambda: run(max_new_tokens=1).tokens)
+        both = processor_seconds(lambda: run(max_new_tokens=new).tokens)
+        writing = rows * (new - 1) / max(both - first, 1e-9)
+        return {"prefill": sum(map(len, prompts)) / first, "decode": writing}
+
+
+@dataclass
+class Sentences:
+    """An encoder tuned on SST-2."""
+
+    config: ModelConfig
+    params: Any
+    settings: Mapping[str, Any]
+    rows: dict[str, list]
+    QUALITY = ("accuracy", "loss")
+    SPEED = ("sentences",)
+
+    @classmethod
+    def make(cls, settings: Mapping[str, Any], root: Path, workdir: Path, console: Console) -> "Sentences":
+        """Tunes the encoder once and keeps it in workdir/encoder."""
+        folder, kept = encoder_folder(settings["model"]), workdir / "encoder"
+        described, body, _ = load_pretrained(folder, head="none")
+        described = described.replace(head="sequence", pooling="first", head_dense=False, n_labels=2)
+        longest = max(settings["lengths"])
+        read = read_task("sst2", root, load_tokenizer(folder), longest, settings["rows"], settings["dev_rows"])
+
+        def run() -> dict[str, Any]:
+            model = build(described, policy=settings["policy"], unroll=True)
+            key = jax.random.key(0)
+            params = {**body, "head": jax.jit(model.init)(jax.random.fold_in(key, 0))["head"]}
+            batches = batches_of(read["train"], settings, [], np.random.default_rng(0))
+            rule = linear_decay(settings["learning_rate"], len(batches))
+            params, costs = train(classification_loss(model), params, rule, batches, jax.random.fold_in(key, 2))
+            save_run(kept, described, params)
+            return costs
+
+        cell = Cell({"made": "encoder"}, {k: v for k, v in settings.items() if k in cls.DECIDES}, run)
+        if not (kept.is_dir() and is_run(kept)):
+            (workdir / cell.file()).unlink(missing_ok=True)
+        sweep([cell], workdir, console)
+        return cls(described, load_run(kept)[1], settings, read)
+
+    DECIDES = ("model", "rows", "lengths", "batch_size", "learning_rate", "policy")
+
+    def hidden(self, model: Model) -> Callable[[Any, Any], Any]:
+        """What calibration runs."""
+        return lambda params, batch: model.apply(params, batch).hidden
+
+    def calibration(self, seed: int) -> list[dict[str, Any]]:
+        """Full rows of training sentences side by side, in an order of the seed; the last one of a row is cut."""
+        rows, length = self.settings["calibration_rows"], max(self.settings["lengths"])
+        order = iter(np.random.default_rng(seed).permutation(len(self.rows["train"])))
+        batch = {name: np.zeros((rows, length), np.int32) for name in ("tokens", "positions", "segment_ids")}
+        for row in range(rows):
+            at = segment = 0
+            while at < length:
+                ids = self.rows["train"][next(order)][0][: length - at]
+                here, segment = (row, slice(at, at + len(ids))), segment + 1
+                batch["tokens"][here], batch["positions"][here] = ids, np.arange(len(ids))
+                batch["segment_ids"][here] = segment
+                at += len(ids)
+        return [batch]
+
+    def tuned(self, recipe: Any, seed: int) -> Any:
+        """The weights after training with this recipe on the training sentences."""
+        tune, model = self.settings["tune"], build(self.config, unroll=True)
+        batches = batches_of(self.rows["train"], self.settings, [], np.random.default_rng(seed))[: tune["steps"]]
+        return trained(classification_loss(model), self.params, recipe, batches, tune["learning_rate"], seed)
+
+    def score(self, model: Model, params: Any, cache: str) -> dict[str, float]:
+        """Accuracy and nats per label on the development sentences."""
+        del cache
+        scores = make_evaluate(classification_loss(model), self._dev())(params)
+        return {name: scores[name] for name in ("accuracy", "loss")}
+
+    def speed(self, model: Model, params: Any, cache: str) -> dict[str, float]:
+        """Sentences per second of processor time."""
+        del cache
+        classify = jax.jit(lambda p, b: model.classify(p, model.apply(p, b), b))
+        batches = [{k: jnp.asarray(v) for k, v in batch.items()} for batch in self._dev()]
+        taken = processor_seconds(lambda: [classify(params, batch) for batch in batches])
+        return {"sentences": len(self.rows["dev"]) / taken}
+
+    def _dev(self) -> list[dict[str, np.ndarray]]:
+        return batches_of(self.rows["dev"], self.settings, [], None)
+
+
+def trained(loss_fn: Any, params: Any, recipe: Any, batches: Sequence[Any], learning_rate: float, seed: int) -> Any:
+    """The weights after one step per batch, without what the recipe put around them."""
+    key = jax.random.key(seed)
+    params = weights.attach(params, recipe, key)
+    rule = linear_decay(learning_rate, len(batches), clip=1.0, weight_decay=0.0)
+    tuned, _ = train(loss_fn, params, rule, batches, key, trainable=weights.trainable(params, recipe))
+    return weights.strip(tuned)
+
+
+def texts_in_rows(examples: Sequence[Example], size: int, length: int) -> list[dict[str, np.ndarray]]:
+    """One text a row, padded; the last batch is filled up with rows that count for nothing."""
+    batches = []
+    for first in range(0, len(examples), size):
+        some = [example.tokens for example in examples[first : first + size] if len(example.tokens) > 1]
+        ids = [*(tokens[:-1] for tokens in some), *[np.zeros(1, np.int32)] * (size - len(some))]
+        batch = pad_batch(ids, length)
+        targets = pad_batch([tokens[1:] for tokens in some], length)
+        fill = [(0, size - len(some)), (0, 0)]
+        batch["targets"] = np.pad(targets["tokens"], fill)
+        batch["loss_mask"] = np.pad((targets["segment_ids"] > 0).astype(np.float32), fill)
+        batches.append(batch)
+    return batches
