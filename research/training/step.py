@@ -7,6 +7,7 @@ not depend on padding, packing, accumulation or the mesh.
 """
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -109,7 +110,8 @@ def _kept_finite(before: State, after: State, metrics: dict[str, jax.Array]) -> 
     params, opt_state = jax.tree.map(lambda a, b: jnp.where(finite, b, a), old, new)
     following = scale.after(finite)
     told = {"loss_scale": scale.scale, "skipped": ~finite & scale.may_skip(), "skipped_steps": following.skipped}
-    return after.replace(params=params, opt_state=opt_state, loss_scale=following), metrics | told
+    kept = dataclasses.replace(after, params=params, opt_state=opt_state, loss_scale=following)
+    return kept, metrics | told
 
 
 def _gradients(

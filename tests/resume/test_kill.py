@@ -58,7 +58,7 @@ def whole(tmp_path_factory, text):
 
 def losses(folder):
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line["split"], line["loss"], line.get("grad_norm")) for line in lines]
+    return [(line["step"], line["split"], *map(line.get, ("loss", "grad_norm", "loss_scale"))) for line in lines]
 
 
 def stop_after(process, folder, step, number):
@@ -87,6 +87,21 @@ def test_sigkill_at_a_random_step(tmp_path, text, whole, seed):
     assert stop_after(process, tmp_path, step, signal.SIGKILL) == -signal.SIGKILL, "it ended before it was killed"
     subprocess.run(command(tmp_path, text), cwd=ROOT, check=True, capture_output=True)
     same_as(whole, tmp_path)
+
+
+def test_sigkill_between_changes_of_the_loss_scale(tmp_path, text):
+    scaled = (
+        "--config.model.policy=f16",
+        f"--config.loss_scale.initial={2.0**34}",
+        "--config.loss_scale.growth_interval=9",
+    )
+    whole, folder = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole, text, scaled), cwd=ROOT, check=True, capture_output=True)
+    assert {line[-1] for line in losses(whole) if line[-1]} > {2.0**34, 2.0**33}
+    process = subprocess.Popen(command(folder, text, scaled), cwd=ROOT, stdout=subprocess.DEVNULL)
+    assert stop_after(process, folder, 25, signal.SIGKILL) == -signal.SIGKILL, "it ended before it was killed"
+    subprocess.run(command(folder, text, scaled), cwd=ROOT, check=True, capture_output=True)
+    same_as(whole, folder)
 
 
 def test_sigterm_saves_and_exits_cleanly(tmp_path, text, whole):
