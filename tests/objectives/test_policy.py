@@ -145,6 +145,7 @@ def test_published_policy_gradient_and_entropy_losses_of_rlax():
 
 
 @pytest.mark.oracle
+@pytest.mark.filterwarnings("ignore:Rlax .* will be deprecated")
 @pytest.mark.parametrize("seed", [0, 1])
 def test_values_and_gradients_of_rlax(seed):
     rlax = pytest.importorskip("rlax")
