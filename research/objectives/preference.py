@@ -87,7 +87,7 @@ def bradley_terry(
     losses = pairwise_log_sigmoid(first, second, preferred=preferred, margin=margin, mask=mask)
     first, second = kept(first, mask), kept(second, mask)
     losses += center * jnp.square(first + second)
-    return summed(losses, mask, _agreement(first - second, preferred, mask))
+    return summed(losses, mask, agreement(first - second, preferred, mask))
 
 
 def plackett_luce(scores: Array, *, mask: Array | None = None) -> Loss:
@@ -150,21 +150,29 @@ def dpo(
 
 
 def robust_dpo(
-    policy: Array, reference: Array, *, beta: float = 0.1, label_smoothing: float = 0.1, mask: Array | None = None
+    policy: Array,
+    reference: Array,
+    *,
+    beta: float = 0.1,
+    label_smoothing: float = 0.1,
+    preferred: Array | float = 1.0,
+    mask: Array | None = None,
 ) -> Loss:
-    """DPO whose expectation is that on clean labels where a share ε of them is flipped.
+    """DPO whose expectation is that on clean labels where a share ε of them is flipped; for p = 1
 
         Σ ( −(1 − ε) log σ(β h) + ε log σ(−β h) ) / (1 − 2ε)
 
     See *Provably Robust DPO: Aligning Language Models with Noisy Feedback*, https://arxiv.org/abs/2403.00409.
     Arguments, metrics and errors are those of `dpo`; the loss of a pair may be negative.
     """
-    ratios = _ratios(policy, reference, beta, mask)
+    rewards = beta * _ratios(policy, reference, beta, mask)
     _smoothed(1.0, label_smoothing)
-    h = beta * (ratios[:, 0] - ratios[:, 1])
-    clean, flipped = -jax.nn.log_sigmoid(h), -jax.nn.log_sigmoid(-h)
-    losses = ((1 - label_smoothing) * clean - label_smoothing * flipped) / (1 - 2 * label_smoothing)
-    return _direct(losses, beta * ratios, 1.0, mask)
+
+    def loss(h: Array) -> Array:
+        clean, flipped = -jax.nn.log_sigmoid(h), -jax.nn.log_sigmoid(-h)
+        return ((1 - label_smoothing) * clean - label_smoothing * flipped) / (1 - 2 * label_smoothing)
+
+    return _direct(_either_way(loss, rewards, preferred, mask), rewards, preferred, mask)
 
 
 def ipo(
@@ -241,14 +249,14 @@ def _direct(losses: Array, rewards: Array, preferred: Array | float, mask: Array
     """The loss over pairs with the metrics of the rewards [P, 2] that the policy implies."""
     chosen, rejected = rewards.T
     metrics = {
-        **_agreement(chosen - rejected, preferred, mask),
+        **agreement(chosen - rejected, preferred, mask),
         "reward_chosen": counted(chosen, mask),
         "reward_rejected": counted(rejected, mask),
     }
     return summed(losses, mask, metrics)
 
 
-def _agreement(difference: Array, preferred: Array | float, mask: Array | None) -> dict[str, tuple[Array, Array]]:
+def agreement(difference: Array, preferred: Array | float, mask: Array | None) -> dict[str, tuple[Array, Array]]:
     """How often, and by how much, the preferred score is the higher one; a tie has no right answer."""
     side = jnp.sign(kept(preferred, mask, 0.5) - 0.5) * jnp.ones_like(difference)
     decided = (side != 0) if mask is None else (side != 0) * mask

@@ -33,12 +33,11 @@ def answers(t, d):
     return policy, reference, lengths, (lengths > 0).all(-1)
 
 
-def paired(loss, *, lengths=False, preferred=True, **options):
+def paired(loss, *, lengths=False, **options):
     def run(t, d, axis):
         policy, reference, n, both = answers(t, d)
         more = {"lengths": n} if lengths else {}
-        more |= {"preferred": d["preferred"]} if preferred else {}
-        return loss(policy, reference, mask=both, **more, **options)
+        return loss(policy, reference, preferred=d["preferred"], mask=both, **more, **options)
 
     return run
 
@@ -46,7 +45,7 @@ def paired(loss, *, lengths=False, preferred=True, **options):
 def reference_free(loss):
     def run(t, d, axis):
         policy, _, lengths, both = answers(t, d)
-        return loss(policy, lengths, mask=both)
+        return loss(policy, lengths, preferred=d["preferred"], mask=both)
 
     return run
 
@@ -88,7 +87,7 @@ OBJECTIVES = {
     ),
     "plackett_luce": lambda t, d, axis: o.plackett_luce(t["ranking"], mask=d["ranked"]),
     "dpo": paired(o.dpo, beta=0.3, label_smoothing=0.1),
-    "robust_dpo": paired(o.robust_dpo, preferred=False, beta=0.3, label_smoothing=0.2),
+    "robust_dpo": paired(o.robust_dpo, beta=0.3, label_smoothing=0.2),
     "ipo": paired(o.ipo, lengths=True, tau=0.4),
     "ipo of sums": paired(o.ipo, tau=0.4),
     "hinge": paired(o.hinge, beta=0.2),

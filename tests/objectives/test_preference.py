@@ -111,8 +111,8 @@ LOOPS = {
         lambda q, r, n, p: -0.7 * log_sigmoid(0.2 * gap(q - r)) - 0.3 * log_sigmoid(-0.2 * gap(q - r)),
     ),
     "robust": (
-        lambda q, r, n, p, m: o.robust_dpo(q, r, beta=0.2, label_smoothing=0.3, mask=m),
-        lambda q, r, n, p: (-0.7 * log_sigmoid(0.2 * gap(q - r)) + 0.3 * log_sigmoid(-0.2 * gap(q - r))) / 0.4,
+        lambda q, r, n, p, m: o.robust_dpo(q, r, beta=0.2, label_smoothing=0.3, preferred=p, mask=m),
+        lambda q, r, n, p: p * robust(0.2 * gap(q - r)) + (1 - p) * robust(-0.2 * gap(q - r)),
     ),
     "ipo per token": (
         lambda q, r, n, p, m: o.ipo(q, r, tau=0.3, lengths=n, preferred=p, mask=m),
@@ -127,12 +127,12 @@ LOOPS = {
         lambda q, r, n, p: p * max(0, 1 - 0.2 * gap(q - r)) + (1 - p) * max(0, 1 + 0.2 * gap(q - r)),
     ),
     "simpo": (
-        lambda q, r, n, p, m: o.simpo(q, n, beta=2.5, gamma=0.7, mask=m),
-        lambda q, r, n, p: -log_sigmoid(2.5 * gap(q / n) - 0.7),
+        lambda q, r, n, p, m: o.simpo(q, n, beta=2.5, gamma=0.7, preferred=p, mask=m),
+        lambda q, r, n, p: -p * log_sigmoid(2.5 * gap(q / n) - 0.7) - (1 - p) * log_sigmoid(-2.5 * gap(q / n) - 0.7),
     ),
     "orpo": (
-        lambda q, r, n, p, m: o.orpo(q, n, weight=0.4, mask=m),
-        lambda q, r, n, p: -q[0] / n[0] - 0.4 * log_sigmoid(gap(np.log(odds(np.exp(q / n))))),
+        lambda q, r, n, p, m: o.orpo(q, n, weight=0.4, preferred=p, mask=m),
+        lambda q, r, n, p: p * odds_ratio(q / n) + (1 - p) * odds_ratio((q / n)[::-1]),
     ),
 }
 
@@ -141,8 +141,13 @@ def gap(pair):
     return pair[0] - pair[1]
 
 
-def odds(p):
-    return p / (1 - p)
+def robust(h):
+    return (-0.7 * log_sigmoid(h) + 0.3 * log_sigmoid(-h)) / 0.4
+
+
+def odds_ratio(mean):
+    odds = np.exp(mean) / (1 - np.exp(mean))
+    return -mean[0] - 0.4 * log_sigmoid(gap(np.log(odds)))
 
 
 @pytest.mark.parametrize("name", LOOPS)
