@@ -20,9 +20,11 @@ def get_config(arg: str = "") -> ConfigDict:
             # {name, folder} of a Hugging Face folder, a run of ours or a llama2.c file, with `tokenizer` if it is not
             # beside it; or {name, url, model, key_variable} of a server. Empty: stories260K of the data.
             "models": (),
+            # Names, or {file, template, choices, pool, name, metrics, max_new_tokens} for rows of your own: see
+            # research/evaluation/benchmarks/own_files.py.
             "tasks": ("glue/sst2", "svamp") if arg else ("glue/sst2", "glue/rte", "commonsense/boolq", "svamp"),
             "shots": (0, 1) if arg else (0, 2),
-            "order": "random",  # of the examples: random, balanced or nearest
+            "order": "random",  # of the examples: random, balanced, nearest or first
             "seed": 0,  # which questions (with a limit), which examples, what is drawn
             "limit": 6 if arg else 200,  # questions of each task, drawn at random; 0: all
             "long": "cut",  # a question that does not fit: "error", or "cut" at its beginning

@@ -32,6 +32,7 @@ from research.core.names import meant
 from research.decoding import Sampling
 from research.evaluation import ask, benchmarks
 from research.evaluation.ask import Asked
+from research.evaluation.benchmarks.own_files import read_task
 from research.evaluation.journal import Journal
 from research.evaluation.judge import Address
 from research.evaluation.paired import paired_bootstrap
@@ -39,6 +40,7 @@ from research.report import print_table
 from research.report.terminal import Steps
 
 STORIES = {"name": "stories260K", "folder": "stories260K/checkpoint_v1.bin"}
+OWN = {"name", "file", "template", "choices", "pool", "metrics", "max_new_tokens"}
 LOCAL, SERVED = {"name", "folder", "tokenizer"}, {"name", "url", "model", "key_variable"}
 
 
@@ -130,9 +132,9 @@ def read_tasks(config: Mapping[str, Any], data: Path) -> list[Task]:
     """The tasks with the questions that are asked.
 
     Raises:
-      ValueError: an unknown task, or one whose answers are programs.
+      ValueError: an unknown task, a file of yours without a template, or a task whose answers are programs.
     """
-    tasks = [task for name in config["tasks"] for task in benchmarks.load(name, data)]
+    tasks = [task for given in config["tasks"] for task in _loaded(given, data)]
     if not tasks or not config["shots"]:
         raise ValueError("nothing to ask: name at least one task and one number of shots")
     for task in tasks:
@@ -142,6 +144,15 @@ def read_tasks(config: Mapping[str, Any], data: Path) -> list[Task]:
                 "applications; without it there is no pass@k"
             )
     return [replace(task, items=drawn(task, config["limit"], config["seed"])) for task in tasks]
+
+
+def _loaded(given: str | Mapping[str, Any], data: Path) -> Sequence[Task]:
+    if isinstance(given, str):
+        return benchmarks.load(given, data)
+    if not {"file", "template"} <= set(given) <= OWN:
+        raise ValueError(f"a task of your own is {sorted(OWN)}, at least file and template; got {dict(given)}")
+    how = {name: value for name, value in given.items() if name not in ("file", "template")}
+    return [read_task(given["file"], given["template"], **how)]
 
 
 def drawn(task: Task, limit: int, seed: int) -> list[Any]:

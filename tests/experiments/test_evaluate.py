@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from configs.evaluate import get_config
-from experiments.evaluate import drawn, work
+from experiments.evaluate import drawn, read_tasks, work
 from research.data.byte_tokenizer import ByteTokenizer
 from research.evaluation.benchmarks import METRICS, load
 from research.evaluation.paired import paired_bootstrap
@@ -151,3 +151,15 @@ def test_a_limit_draws_the_same_questions(data):
     assert len(small) == 5 and {i.id for i in small} < {i.id for i in large}
     assert drawn(task, 5, 3) == small != drawn(task, 5, 4)
     assert drawn(task, 0, 0) == list(task.items)
+
+
+def test_rows_of_your_own_are_a_task(data, models, tmp_path):
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps({"q": f"{i} + 1?", "a": i + 1}) + "\n" for i in range(3)))
+    mine = {"file": str(file), "template": "{{ q }} ||| {{ a }}", "max_new_tokens": 2}
+    _, found = evaluated(config(data, models[:1], tasks=(mine,), shots=(1,), order="first"), tmp_path / "run")
+    answers = rows(tmp_path / "run" / "answers")["first-mine-1.jsonl"]
+    assert [row["prompt"].partition("?")[0] for row in answers] == ["1 + 1", "0 + 1", "0 + 1"]
+    assert found
+    with pytest.raises(ValueError, match=r"at least file and template; got \{'file': .*, 'templte'"):
+        read_tasks(config(data, models, tasks=({"file": str(file), "templte": ""},)), data)

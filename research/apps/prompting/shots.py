@@ -16,7 +16,7 @@ from research.data.word_vectors import TfIdf
 
 from .task import Item, Task
 
-ORDERS = ("random", "balanced", "nearest")
+ORDERS = ("random", "balanced", "nearest", "first")
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,13 @@ class Prompt:
 def choose(task: Task, item: Item, k: int, *, seed: int = 0, how: str = "random") -> list[Item]:
     """k examples of the task's pool for one item, the same ones for the same seed, task and item.
 
-    The asked item is never among them, nor one that asks the same. Those for k are the last ones of those for k + 1.
+    The asked item is never among them, nor one that asks the same. Those for k are the last ones of those for k + 1; of
+    the first ones, the first.
 
     how: "random"; "balanced": answers take turns, so that their numbers differ by at most one unless one runs out;
       "nearest": the most similar questions by tf-idf, the nearest one last, see *What Makes Good In-Context Examples
-      for GPT-3?*, Liu et al., https://arxiv.org/abs/2101.06804.
+      for GPT-3?*, Liu et al., https://arxiv.org/abs/2101.06804; "first": as they stand in the pool, which is how the
+      five of each subject of MMLU are published.
 
     Raises:
       ValueError: an unknown order, a negative k, or more examples than there are.
@@ -51,6 +53,8 @@ def choose(task: Task, item: Item, k: int, *, seed: int = 0, how: str = "random"
     left = [i for i, other in enumerate(task.pool) if i not in same and other.id != item.id]
     if not 0 <= k <= len(left):
         raise ValueError(f"{task.name}: k={k} examples; beside item {item.id!r} the pool has {len(left)} to draw from")
+    if how == "first":
+        return [task.pool[i] for i in left[:k]]
     if k == 0:
         return []
     generator = np.random.default_rng([seed, *(zlib.crc32(text.encode()) for text in (task.name, item.id))])
