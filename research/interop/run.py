@@ -82,7 +82,8 @@ def save_run(folder: str | os.PathLike[str], config: ModelConfig, params: Params
     """
     params = tree.stack(params)
     made = weights.structure(build(config).abstract(), recipe, config=config)
-    if jax.tree.structure(made) != jax.tree.structure(params):
+    forms: list[Any] = [jax.tree.structure(made), jax.tree.structure(params)]
+    if forms[0] != forms[1]:
         given, asked = (_kinds(of) or "plain arrays" for of in (params, made))
         methods = [rule["method"] for rule in weights.describe(recipe)]
         raise ValueError(

@@ -9,6 +9,8 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
 
 # Readable on white and on near-black alike, and in this order also for colour-blind eyes.
 COLOURS = ("#2f81d8", "#e08a2c", "#2fa37c", "#c5539a", "#8d7be8", "#8a949e")
@@ -100,7 +102,7 @@ def points(
     log_x: bool = False,
     size: tuple[float, float] = (7.2, 4.2),
 ) -> Figure:
-    """Named points (name, x, y), one colour per group.
+    """Named points (name, x, y), one colour per group; no name lies on another, far ones get a line to their point.
 
     Raises ValueError when there is no group or one is empty.
     """
@@ -109,14 +111,47 @@ def points(
     figure, axes = _figure(size)
     for index, (group, named) in enumerate(groups.items()):
         axes.scatter([x for _, x, _ in named], [y for _, _, y in named], label=group, color=_colour(index), s=16)
-        for name, x, y in named:
-            axes.annotate(name, (x, y), fontsize=6.5, color=INK, xytext=(3, 3), textcoords="offset points")
     if log_x:
         axes.set_xscale("log")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     _legend(axes)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # what is placed stays where it is
+    _name(axes, [point for named in groups.values() for point in named])
     return figure
+
+
+def _name(axes: Axes, named: Sequence[tuple[str, float, float]]) -> None:
+    """A label beside every point: the nearest free place to its right or left, higher or lower."""
+    at = {point: axes.transData.transform(point[1:]) for point in named}
+    taken = [Bbox.from_bounds(x - 2, y - 2, 4, 4) for x, y in at.values()]
+    floor = axes.bbox.y0 + 6  # below it are the numbers of the axis
+    offsets = sorted(((dx, 4.0 * step) for dx in (4, -4, 16, -16) for step in range(-50, 51)), key=_far)
+    for point in sorted(named, key=lambda p: at[p][1]):
+        for offset in offsets:
+            note, box = _label(axes, point, offset)
+            if box.y0 > floor and not any(box.overlaps(other) for other in taken):
+                break
+            note.remove()
+        else:  # no place is free: better crowded than left out
+            _, box = _label(axes, point, offsets[0])
+        taken.append(box)
+
+
+def _label(axes: Axes, point: tuple[str, float, float], offset: tuple[float, float]) -> tuple[Annotation, Bbox]:
+    """The label that far from its point, and the box of its text."""
+    line = {"arrowstyle": "-", "color": INK, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 1}
+    note = axes.annotate(
+        point[0], point[1:], xytext=offset, textcoords="offset points", fontsize=6.5, color=INK,
+        ha="left" if offset[0] > 0 else "right", va="center", arrowprops=line if _far(offset) > 8 else None,
+    )  # fmt: skip
+    note.get_window_extent()  # puts the text where it belongs
+    return note, Text.get_window_extent(note)
+
+
+def _far(offset: tuple[float, float]) -> float:
+    return abs(offset[0]) + abs(offset[1])
 
 
 def save(figure: Figure, path: str | Path) -> Path:

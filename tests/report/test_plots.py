@@ -2,8 +2,9 @@ from xml.etree import ElementTree
 
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.text import Text
 
-from research.report import bars, curves, save, svg
+from research.report import bars, curves, points, save, svg
 
 SERIES = {"train": ([1, 2, 3], [3.0, 2.0, 1.5]), "held out": ([1, 2, 3], [3.1, 2.3, 2.0])}
 
@@ -14,6 +15,20 @@ def test_curves_draw_every_series_and_level():
     assert [line.get_label() for line in axes.get_lines()] == ["train", "held out", "xz"]
     assert list(axes.get_lines()[1].get_ydata()) == [3.1, 2.3, 2.0]
     assert axes.get_yscale() == "log"
+
+
+def test_names_of_near_points_lie_on_nothing():
+    """Eight points in one place, some beside each other, and one on the axis."""
+    named = [(f"a long name {i}", 1.0, 1.0 + 0.001 * i) for i in range(8)] + [("b", 1.01, 1.0), ("c", 9.0, 0.0)]
+    figure = points({"all": named}, x_label="x", y_label="y", log_x=True)
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    boxes = {note.get_text(): Text.get_window_extent(note) for note in axes.texts}
+    assert set(boxes) == {name for name, *_ in named}
+    for name, box in boxes.items():
+        assert not any(box.overlaps(other) for text, other in boxes.items() if text != name)
+        assert not any(box.contains(*axes.transData.transform(point[1:])) for point in named)
+        assert box.y0 > axes.bbox.y0
 
 
 def test_a_band_lies_around_its_own_curve():
