@@ -89,7 +89,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "learning_rate": 5e-5,
                 "policy": "f32" if tiny else "bf16",  # of the tuning before any bits are taken away
                 "calibration_rows": 4 if tiny else 16,
-                "tune": {"steps": 2 if tiny else 100, "learning_rate": 3e-5},
+                "tune": {"steps": 2 if tiny else 60, "learning_rate": 3e-5},
             },
         }
     )

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +181,7 @@ class Sentences:
     def calibration(self, seed: int) -> list[dict[str, Any]]:
         """Full rows of training sentences side by side, in an order of the seed; the last one of a row is cut."""
         rows, length = self.settings["calibration_rows"], max(self.settings["lengths"])
-        order = iter(np.random.default_rng(seed).permutation(len(self.rows["train"])))
+        order = cycle(np.random.default_rng(seed).permutation(len(self.rows["train"])))
         batch = {name: np.zeros((rows, length), np.int32) for name in ("tokens", "positions", "segment_ids")}
         for row in range(rows):
             at = segment = 0
