@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from research.data.packing import pad_batch
+from research.data.preference_rows import CodedPair, PreferencePairRows
+from research.data.sources import stack
 from research.models import build
 from research.recipes.reward import pairwise_loss
 from tests.models.conftest import tiny_config
+from tests.parity.zoo import quick_jit
 
 
 @pytest.mark.parametrize("family", ["bert", "llama"])
@@ -33,6 +36,37 @@ def test_the_loss_is_that_of_texts_scored_one_by_one(family):
     assert float(aux["weight"]) == 3 and float(aux["metrics"]["accuracy"][1]) == 2  # a tie has no right answer
     right = [(a > b) == (p > 0.5) for a, b, p in pairs if p != 0.5]
     assert float(aux["metrics"]["accuracy"][0]) == sum(right)
+
+
+def test_the_answer_is_read_by_the_decoder_up_to_its_last_token():
+    model = build(tiny_config("t5", head="scalar", pooling="last"))
+    params = quick_jit(model.init)(jax.random.key(0))
+    generator = np.random.default_rng(0)
+    prompts = [generator.integers(3, 61, 4).astype(np.int32) for _ in range(3)]
+    answers = [[generator.integers(3, 61, n).astype(np.int32) for n in pair] for pair in ((3, 5), (1, 2), (6, 3))]
+    coded = [CodedPair(p, *pair, 1.0) for p, pair in zip(prompts, answers, strict=True)]
+    rows = PreferencePairRows(coded, 6, 8, decoder_start_id=2)
+    batch = stack([rows.row(i) for i in range(3)])
+    batch["loss_mask"][2, 1] = 0  # of the last pair one answer has no token: it counts for nothing
+    margin = np.array([0.5, 0.2, 9], np.float32)
+    run = quick_jit(lambda p, b: pairwise_loss(model, center=0.1)(p, b, None))
+    total, aux = run(params, batch | {"margin": margin})
+    # Each answer alone, all that its row holds and nothing behind it: [start, y_1 .. y_n-1].
+    one = quick_jit(lambda p, b: model.classify(p, model.apply(p, b), b)[0])
+    scores = []
+    for prompt, pair in zip(prompts, answers, strict=True):
+        for answer in pair:
+            n = len(answer)
+            tokens = np.zeros((1, 8), np.int32)
+            tokens[0, :n] = [2, *answer[:-1]]
+            alone = {"inputs": prompt[None], "tokens": tokens, "segment_ids": (np.arange(8)[None] < n).astype(np.int32)}
+            scores.append(float(one(params, alone)))
+    wanted = sum(
+        np.log1p(np.exp(b - a + m)) + 0.1 * (a + b) ** 2
+        for a, b, m in zip(scores[0:4:2], scores[1:4:2], margin, strict=False)
+    )
+    np.testing.assert_allclose(total, wanted, rtol=1e-4)
+    assert aux["weight"] == 2 and aux["metrics"]["accuracy"][1] == 2
 
 
 def test_another_head_is_refused():
