@@ -56,6 +56,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "answers": {"questions_per_task": 32, "max_new_tokens": 32, "batch_size": 32, "shown": 24},
             "shots": shots(),
             "card": {"tokens": 64, "batches": (1, 8)},
+            "quantize": {"forms": forms(), "documents": 60, "prompt": 128, "new_tokens": 64},
+            "memory": {"compiled": ("pretrain", "lora")},  # runs whose step is compiled again, to compare with
             "samples": {
                 "prompts": ("Return the", "The module defines the following", "Raise an exception if"),
                 "max_new_tokens": 64,
@@ -85,6 +87,17 @@ def tuning(optimizer: dict, *peft: dict) -> dict:
         "evaluate_every": 50,
         "evaluate_batches": 8,
         "save_every": 50,
+    }
+
+
+def forms() -> dict:
+    """Recipes of `research.weights` and the precision of the rest; tables are in int8 below 16 bits."""
+    tables = {"method": "int8", "target": "embed/tokens/embedding"}
+    return {
+        "f32": {"recipe": (), "policy": "f32"},
+        "bf16": {"recipe": (), "policy": "bf16"},
+        "int8": {"recipe": (tables, {"method": "int8"}), "policy": "bf16"},
+        "NF4": {"recipe": (tables, {"method": "nf4"}), "policy": "bf16"},
     }
 
 
@@ -124,3 +137,6 @@ def shrink(config: ConfigDict) -> None:
     config.shots.update({"questions_per_task": 2, "pool": 8, "question": 1.0, "example": 0.6, "ks": (0, 1)})
     config.shots.batch_size = 8
     config.card.update({"tokens": 4, "batches": (1,)})
+    config.quantize.update({"documents": 2, "prompt": 8, "new_tokens": 4})
+    config.quantize.forms = {name: config.quantize.forms[name] for name in ("f32", "NF4")}
+    config.memory.compiled = ("lora",)

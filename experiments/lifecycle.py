@@ -1,4 +1,4 @@
-"""The main job: tokenizer, pre-training, compression, tuning, answers, samples, evaluation, a report; one command.
+"""The main job: tokenizer, pre-training, compression, tuning, answers, evaluation, fewer bits, a report; one command.
 
     python -m experiments.lifecycle --config=configs/lifecycle.py [--workdir=runs/lifecycle]
 
@@ -19,8 +19,9 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
-from experiments.stages import STAGES, Done, learning, run_all
+from experiments.stages import STAGES, Done, learning, memory, quantize, run_all
 from experiments.stages.tune import NAMES
+from research import weights
 from research.core import compilation
 from research.evaluation.card_page import interval
 from research.report import print_table, seconds
@@ -57,6 +58,8 @@ def summary(done: Mapping[str, Done], console: Console) -> None:
         [[name, *(interval(found["acc"]) for found in by_k.values())] for name, by_k in shots["scores"].items()],
         console=console,
     )
+    print_table("Fewer bits", *quantize.rows(done["quantize"].result), console=console)
+    print_table("Memory account", *memory.rows(done["memory"].result), console=console)
     print_table(
         "Time", ["stage", "took"], [[name, seconds(stage.seconds)] for name, stage in done.items()], console=console
     )
@@ -80,6 +83,8 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     start = time.monotonic()
     compilation.use_cache()
     learning.check(config, ("pretrain", "tune", "lora", "prompt"))
+    for form in config["quantize"]["forms"].values():
+        weights.parse(form["recipe"])  # refused here
     done = run_all(STAGES, config, workdir, console=console)
     report = workdir / "report.html"
     shutil.copyfile(done["page"].folder / "report.html", report)

@@ -17,6 +17,7 @@ from experiments.cells import Cell, sweep
 from experiments.forgetting import own_samples, read_part, windows
 from experiments.labelled import batches_of, read_task
 from experiments.loading import encoder_folder, load
+from experiments.speed import least_seconds, speed
 from experiments.trial import linear_decay, train
 from research import weights
 from research.core import tree
@@ -24,7 +25,6 @@ from research.data import load_tokenizer
 from research.data.packing import Example, pad_batch
 from research.data.rows import PackedRows
 from research.data.sources import Batches, Stream
-from research.decoding import generate
 from research.interop import load_pretrained
 from research.interop.run import is_run, load_run, save_run
 from research.models import Model, ModelConfig, build
@@ -53,17 +53,6 @@ class Cached:
     def projection(self, params: Any, hidden: Any) -> Any:
         """The model's own."""
         return self.model.projection(params, hidden)
-
-
-def processor_seconds(run: Callable[[], Any], repeats: int = 3) -> float:
-    """The least processor time of a few runs, of all cores together; one before them compiles."""
-    jax.block_until_ready(run())
-    taken = []
-    for _ in range(repeats):
-        start = time.process_time()
-        jax.block_until_ready(run())
-        taken.append(time.process_time() - start)
-    return min(taken)
 
 
 @dataclass
@@ -123,17 +112,9 @@ class Stories:
 
     def speed(self, model: Model, params: Any, cache: str) -> dict[str, float]:
         """Tokens per second of processor time: reading prompts of half the length, and writing behind them."""
-        rows, new, length = (
-            self.settings["speed"]["rows"],
-            self.settings["speed"]["new_tokens"],
-            self.settings["length"],
-        )
-        prompts = [example.tokens.tolist()[: length // 2] for example in self.train[:rows]]
-        run = partial(generate, model, params, prompts, logprobs=False, cache_dtype=cache)
-        first = processor_seconds(lambda: run(max_new_tokens=1).tokens)
-        both = processor_seconds(lambda: run(max_new_tokens=new).tokens)
-        writing = rows * (new - 1) / max(both - first, 1e-9)
-        return {"prefill": sum(map(len, prompts)) / first, "decode": writing}
+        rows, new = self.settings["speed"]["rows"], self.settings["speed"]["new_tokens"]
+        prompts = [example.tokens.tolist()[: self.settings["length"] // 2] for example in self.train[:rows]]
+        return speed(model, params, prompts, new, cache_dtype=cache, clock=time.process_time)
 
 
 @dataclass
@@ -210,7 +191,7 @@ class Sentences:
         del cache
         classify = jax.jit(lambda p, b: model.classify(p, model.apply(p, b), b))
         batches = [{k: jnp.asarray(v) for k, v in batch.items()} for batch in self._dev()]
-        taken = processor_seconds(lambda: [classify(params, batch) for batch in batches])
+        taken = least_seconds(lambda: [classify(params, batch) for batch in batches], time.process_time)
         return {"sentences": len(self.rows["dev"]) / taken}
 
     def _dev(self) -> list[dict[str, np.ndarray]]:

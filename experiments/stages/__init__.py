@@ -6,8 +6,10 @@ from experiments.stages import (
     compression,
     documents,
     forgetting,
+    memory,
     page,
     pretrain,
+    quantize,
     samples,
     shots,
     tokenizer,
@@ -28,6 +30,8 @@ STAGES: tuple[Stage, ...] = (
     samples.STAGE,
     shots.STAGE,
     card.STAGE,
+    quantize.STAGE,
+    memory.STAGE,
     page.STAGE,
 )
 

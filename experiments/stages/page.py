@@ -1,10 +1,11 @@
-"""Stage 13: everything on one self-contained page."""
+"""Stage 15: everything on one self-contained page."""
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from experiments.stages import memory, quantize
 from experiments.stages.answers import ROUGE
 from experiments.stages.stage import Done, Stage
 from experiments.stages.tune import NAMES
@@ -34,6 +35,8 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
             tuning_section(inputs),
             shots_section(results["shots"]),
             *card_page.sections([Card(**results["card"]["card"])]),
+            quantized_section(results["quantize"]),
+            memory_section(results["memory"]),
             samples_section(results["samples"]["samples"]),
         ],
         footer=f"Text sha256 {results['documents']['sha256']} · code {git_hash()} · seed {config['pretrain']['seed']}",
@@ -183,6 +186,45 @@ def shots_section(found: Mapping[str, Any]) -> str:
     )
 
 
+def quantized_section(found: Mapping[str, Any]) -> str:
+    points = [(name, form["bytes"] / 1e6, form["bits_per_byte"]) for name, form in found["forms"].items()]
+    drawing = report.points(
+        {"weights": points},
+        x_label="megabytes of weights",
+        y_label="bits per byte, held out",
+        log_x=True,
+        size=(5, 3.2),
+    )
+    return report.section(
+        "Fewer bits",
+        report.columns(
+            report.table(*quantize.rows(found)),
+            report.figure(report.svg(drawing), "What fewer bits cost in likelihood."),
+        ),
+        lead=f"The pre-trained model on {found['documents']} held-out documents; speed of one text, the least of three "
+        f"runs, behind {found['prompt']} tokens.",
+    )
+
+
+def memory_section(found: Mapping[str, Any]) -> str:
+    groups = {
+        name: {
+            "weights": account["parts"]["weights"] / 1e6,
+            "optimizer": account["parts"]["optimizer"] / 1e6,
+            "step": account["rest"] / 1e6,
+        }
+        for name, account in found["accounts"].items()
+    }
+    drawing = report.bars(groups, y_label="megabytes", size=(6.4, 3.2))
+    return report.section(
+        "Memory account",
+        report.table(*memory.rows(found)),
+        report.figure(report.svg(drawing), "What stays, and what a step takes on top at its fullest moment."),
+        lead="Bytes worked out from shapes before anything runs, and beside them what the compiler reserves; in "
+        "brackets how far the account is from it.",
+    )
+
+
 def samples_section(samples: list[dict[str, Any]]) -> str:
     blocks = []
     for model, prompt in dict.fromkeys((s["model"], s["prompt"]) for s in samples):
@@ -204,7 +246,10 @@ STAGE = Stage(
     name="page",
     title="Report",
     run=run,
-    needs=("documents", "tokenizer", "compression", *NAMES, "answers", "forgetting", "samples", "shots", "card"),
+    needs=(
+        *("documents", "tokenizer", "compression", *NAMES, "answers", "forgetting", "samples", "shots", "card"),
+        *("quantize", "memory"),
+    ),
     reads=("model", "pretrain", "tune"),
     makes=("report.html",),
 )

@@ -153,6 +153,16 @@ def training(setting: Setting, *, cpu: bool | None = None) -> Account:
     return Account(kept["params"] + kept["frozen"], kept["opt_state"], kept["batch"], 0, **moving)
 
 
+def compiled(setting: Setting) -> tuple[int, int]:
+    """(state, rest) of the same update on one device as XLA counts them when it compiles it."""
+    run = _Run.of(setting)
+    lowered = jax.jit(run.update, donate_argnums=0).lower(run.state, run.frozen, run.batch)
+    # Buffers are decided on before code is made, so the code may be bad: that saves half of the compile time.
+    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    found = lowered.compile(compiler_options=quick).memory_analysis()
+    return int(found.argument_size_in_bytes), int(found.temp_size_in_bytes)
+
+
 def setting_of(config: Mapping[str, Any], model: Model, batch: Mapping[str, Any], mesh: Any = None) -> Setting:
     """The setting of a training config (see `recipes.assemble.DEFAULTS`), its model, and a batch of one process."""
     recipe = weights.describe(config["peft"] or ())

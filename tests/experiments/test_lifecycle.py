@@ -134,11 +134,14 @@ def test_main_job_writes_its_report_and_says_where(job):
         "Zero-shot against few-shot",
         "Robustness",
         "tokens per second",
+        "Fewer bits",
+        "NF4",
+        "Memory account",
         "greedy",
         "top_p",
     ):
         assert part in page
-    assert page.count("<svg") == 8 and not re.search(r'(src|href)="(?!#)', page)
+    assert page.count("<svg") == 10 and not re.search(r'(src|href)="(?!#)', page)
 
 
 @pytest.mark.slow
