@@ -77,7 +77,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "length": 32 if tiny else 256,
                 "batch_size": 4 if tiny else 8,
                 "calibration_rows": 4 if tiny else 16,
-                "tune": {"steps": 2 if tiny else 300, "learning_rate": 1e-3},
+                "tune": {"steps": 2 if tiny else 300, "learning_rates": {"3": 1e-3, "4": 2e-4}},  # by bits
                 "speed": {"rows": 2 if tiny else 8, "new_tokens": 4 if tiny else 128},
             },
             "SST-2": {
@@ -89,7 +89,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "learning_rate": 5e-5,
                 "policy": "f32" if tiny else "bf16",  # of the tuning before any bits are taken away
                 "calibration_rows": 4 if tiny else 16,
-                "tune": {"steps": 2 if tiny else 60, "learning_rate": 3e-5},
+                "tune": {"steps": 2 if tiny else 60, "learning_rates": {"3": 3e-5, "4": 3e-5}},
             },
         }
     )

@@ -56,7 +56,7 @@ def run_cell(subject: Any, method: Mapping[str, Any], seed: int, timed: bool) ->
     model = build(subject.config, policy=method["policy"], unroll=True)
     params, bits = subject.params, method["train_bits"]
     if bits:
-        params = subject.tuned([{"method": "qat", "bits": bits}, {"method": "full"}], seed)
+        params = subject.tuned(bits, seed)
     recipe = list(method["recipe"])
     if method["by_layer"]:
         recipe = layer_by_layer(recipe, subject.config.n_layers)

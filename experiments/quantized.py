@@ -94,13 +94,15 @@ class Stories:
         ids = np.resize(ids, rows * length).reshape(rows, length).astype(np.int32)
         return [{"tokens": ids[i : i + 4]} for i in range(0, rows, 4)]
 
-    def tuned(self, recipe: Any, seed: int) -> Any:
-        """The weights after training with this recipe on its samples."""
+    def tuned(self, bits: int, seed: int) -> Any:
+        """The weights after training for so few bits on its samples."""
         tune, model = self.settings["tune"], build(self.config, unroll=True)
+        rate = tune["learning_rates"][str(bits)]
+        recipe = [{"method": "qat", "bits": bits}, {"method": "full"}]
         rows = PackedRows(self.train, self.settings["length"])
         source = Batches(Stream(rows, seed), self.settings["batch_size"])
         batches = [source.batch(i) for i in range(tune["steps"])]
-        return trained(language_model_loss(model), self.params, recipe, batches, tune["learning_rate"], seed)
+        return trained(language_model_loss(model), self.params, recipe, batches, rate, seed)
 
     def score(self, model: Model, params: Any, cache: str) -> dict[str, float]:
         """Nats per token of each held-out text."""
@@ -174,11 +176,13 @@ class Sentences:
                 at += len(ids)
         return [batch]
 
-    def tuned(self, recipe: Any, seed: int) -> Any:
-        """The weights after training with this recipe on the training sentences."""
+    def tuned(self, bits: int, seed: int) -> Any:
+        """The weights after training for so few bits on the training sentences."""
         tune, model = self.settings["tune"], build(self.config, unroll=True)
+        rate = tune["learning_rates"][str(bits)]
+        recipe = [{"method": "qat", "bits": bits}, {"method": "full"}]
         batches = batches_of(self.rows["train"], self.settings, [], np.random.default_rng(seed))[: tune["steps"]]
-        return trained(classification_loss(model), self.params, recipe, batches, tune["learning_rate"], seed)
+        return trained(classification_loss(model), self.params, recipe, batches, rate, seed)
 
     def score(self, model: Model, params: Any, cache: str) -> dict[str, float]:
         """Accuracy and nats per label on the development sentences."""

@@ -126,12 +126,12 @@ def _name(axes: Axes, named: Sequence[tuple[str, float, float]]) -> None:
     """A label beside every point: the nearest free place to its right or left, higher or lower."""
     at = {point: axes.transData.transform(point[1:]) for point in named}
     taken = [Bbox.from_bounds(x - 2, y - 2, 4, 4) for x, y in at.values()]
-    floor = axes.bbox.y0 + 6  # below it are the numbers of the axis
+    left, floor = axes.bbox.x0, axes.bbox.y0 + 6  # beyond them are the numbers of the axes
     offsets = sorted(((dx, 4.0 * step) for dx in (4, -4, 16, -16) for step in range(-50, 51)), key=_far)
     for point in sorted(named, key=lambda p: at[p][1]):
         for offset in offsets:
             note, box = _label(axes, point, offset)
-            if box.y0 > floor and not any(box.overlaps(other) for other in taken):
+            if box.x0 > left and box.y0 > floor and not any(box.overlaps(other) for other in taken):
                 break
             note.remove()
         else:  # no place is free: better crowded than left out

@@ -22,7 +22,7 @@ SETTINGS = {
     "length": LENGTH,
     "batch_size": 4,
     "calibration_rows": 4,
-    "tune": {"steps": 2, "learning_rate": 1e-3},
+    "tune": {"steps": 2, "learning_rates": {"3": 1e-3}},
     "speed": {"rows": 2, "new_tokens": 3},
 }
 

@@ -28,7 +28,7 @@ def test_names_of_near_points_lie_on_nothing():
     for name, box in boxes.items():
         assert not any(box.overlaps(other) for text, other in boxes.items() if text != name)
         assert not any(box.contains(*axes.transData.transform(point[1:])) for point in named)
-        assert box.y0 > axes.bbox.y0
+        assert box.y0 > axes.bbox.y0 and box.x0 > axes.bbox.x0
 
 
 def test_a_band_lies_around_its_own_curve():

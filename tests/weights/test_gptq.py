@@ -16,11 +16,12 @@ from research.recipes.pretrain import language_model_loss
 from research.training import optim
 from research.training.state import create
 from research.training.step import make_step
+from research.weights.awq import clipped
 from research.weights.calibrate import Statistic, clipping
 from research.weights.gptq import gptq, output_error
 from research.weights.grid import values
 from research.weights.packed import as_rows
-from research.weights.quantize import packed_weights
+from research.weights.quantize import layer_by_layer, packed_weights
 from tests.weights.test_grouped import numbers
 
 
@@ -132,6 +133,82 @@ def test_awq_moves_the_output_less_than_rounding(story):
     )
     plain, first, second = (jax.jit(run)(p, batches[0]) for p in (params, near, aware))
     assert weights.drift(plain, second) < 0.95 * weights.drift(plain, first)
+
+
+def scaled(params, aware, site, readers):
+    """What AWQ multiplied the readers' features by, from the norm that keeps it."""
+    norms = [tree.paths(p)[f"decoder/layers/00/{site}/scale"] for p in (params, aware)]
+    return dict.fromkeys(readers, norms[0] / norms[1])
+
+
+@pytest.mark.parametrize("bits", [3, 4])
+def test_awq_beats_rounding_layer_by_layer_and_clipping_helps_more(story, bits):
+    """Errors of the outputs, with rounded weights divided again by what the norm was divided by."""
+    model, params, _, _, facts = story
+    given = {"config": model.config, "statistics": facts}
+    near, aware, cut = (
+        weights.attach(params, {"method": m, **o}, jax.random.key(0), **given)
+        for m, o in ((f"int{bits}", {}), ("awq", {"bits": bits}), ("awq", {"bits": bits, "clip": True}))
+    )
+    factor = scaled(params, aware, "mlp_norm", ("mlp/gate",))  # what "up" writes is scaled too, for "down"
+    factor |= scaled(params, aware, "attention_norm", ("attention/q", "attention/v"))
+    total = np.zeros(3)
+    for name, s in factor.items():
+        path = f"decoder/layers/00/{name}/kernel"
+        rows, gram = as_rows(tree.paths(params)[path], False), facts[f"decoder/layers/{name}/kernel"].gram
+        each = [
+            float(jnp.sum(output_error(rows, packed_weights(p)[path].rows() / by, gram)))
+            for p, by in ((near, 1), (aware, s[:, None]), (cut, s[:, None]))
+        ]
+        assert each[1] < each[0] and (each[2] == each[1] if name.endswith("/q") else each[2] < each[1]), name
+        total += each
+    assert total[2] < 0.97 * total[1] < 0.97 * 0.95 * total[0]
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_clipping_takes_the_share_that_a_plain_search_takes(symmetric):
+    rows, x = numbers(3, 5, 24), numbers(4, 60, 24) @ numbers(5, 24, 24)
+    rows[0, 3], rows[2, 20] = 8.0, -9.0  # outliers, which cutting helps
+    ours = np.asarray(clipped(jnp.asarray(rows), jnp.asarray(x.T @ x), 3, 8, symmetric))
+    shares = []
+    for o, g in np.ndindex(5, 3):
+        part = slice(8 * g, 8 * g + 8)
+        w, inputs = rows[o, part].astype(np.float64), x[:, part].astype(np.float64)
+
+        def error(share, w=w, inputs=inputs):
+            largest = np.abs(w).max() * share
+            cut = np.clip(w, -largest, largest)
+            span = 2 * largest / 6 if symmetric else (max(cut.max(), 0) - min(cut.min(), 0)) / 7
+            step = np.float64(np.float16(span))
+            zero = 4 if symmetric else np.clip(np.rint(-min(cut.min(), 0) / step), 0, 7)
+            code = np.clip(np.rint(cut / step) + zero, 1 if symmetric else 0, 7)
+            return np.sum((inputs @ (w - (code - zero) * step)) ** 2)
+
+        found = np.abs(ours[o, part]).max() / np.abs(w).max()
+        best = min(error(1 - 0.05 * k) for k in range(10))
+        assert error(found) <= 1.001 * best
+        shares.append(found)
+    assert min(shares) < 0.9
+
+
+def test_layer_by_layer_each_rule_sees_the_layers_before_it_rounded(story):
+    """The second layer is calibrated on what the rounded first one gives."""
+    _, params, run, batches, _ = story
+    rules = [{"method": "int8", "target": "embed/.*"}, {"method": "smoothquant"}, {"method": "gptq", "bits": 3}]
+    listed = layer_by_layer(rules, 2)
+    assert [(r["method"], r.get("layers")) for r in listed[:2]] == [("int8", []), ("smoothquant", [])]
+    assert [r["layers"] for r in listed[2:]] == [[0, 1], [1, 2]]
+    given = {"run": run, "batches": batches[:1]}
+    recipe = {"method": "gptq", "bits": 3, "target": ".*/up/kernel"}
+    whole = weights.quantize(params, {**recipe, "layers": [0, 2]}, **given)
+    steps = weights.quantize(params, layer_by_layer(recipe, 2), **given)
+    first, second = (packed_weights(steps)[f"decoder/layers/0{i}/mlp/up/kernel"].codes[0] for i in range(2))
+    once = packed_weights(whole)["decoder/layers/00/mlp/up/kernel"].codes
+    assert np.array_equal(first, once[0]) and not np.array_equal(second, once[1])
+    begun = weights.quantize(params, layer_by_layer(recipe, 1), **given)
+    facts = weights.calibrate(run, begun, batches[:1], target=".*/up/kernel")
+    alone = weights.attach(begun, {**recipe, "layers": [1, 2]}, jax.random.key(0), statistics=facts)
+    assert np.array_equal(packed_weights(alone)["decoder/layers/01/mlp/up/kernel"].codes[0], second)
 
 
 def test_a_histogram_of_one_number_clips_at_it():
