@@ -7,7 +7,7 @@ I input features · O output features · G groups in a row
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -94,6 +94,12 @@ def gptq(
     return jnp.concatenate(codes, 1)[:, jnp.argsort(order)], fitted
 
 
+@partial(jax.jit, static_argnames=("bits", "group", "symmetric", "damping", "act_order"))
+def _each_layer(rows: Array, gram: Array, **options: Any) -> tuple[Array, Grid]:
+    # A program of its own, so that kernels of one shape share it.
+    return lax.map(lambda pair: gptq(*pair, **options), (rows, gram))
+
+
 def output_error(rows: Array, other: Array, gram: Array) -> Array:
     """Σ ‖x (W - W')ᵀ‖² over the inputs that made the Gram matrix: rows [..., O, I] -> [...]."""
     gap = rows - other
@@ -119,16 +125,14 @@ class GptqWeights(GroupedWeights):
         assert statistic is not None  # `attach` found it or refused
         if self.damping <= 0:
             raise ValueError(f"damping is a positive share of the mean diagonal; given {self.damping}")
-        one = partial(
-            gptq,
+        run = gptq if rows.ndim == 2 else _each_layer
+        codes, fitted = run(
+            rows,
+            statistic.gram,
             bits=self.bits,
             group=self.group,
             symmetric=self.symmetric,
             damping=self.damping,
             act_order=self.act_order,
         )
-        if rows.ndim == 2:
-            codes, fitted = one(rows, statistic.gram)
-        else:
-            codes, fitted = lax.map(lambda pair: one(*pair), (rows, statistic.gram))
         return packed(codes, fitted, self.bits, self.size(rows.shape[-1]), self.symmetric, table)

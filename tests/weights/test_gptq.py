@@ -105,8 +105,9 @@ def errors(params, quantized, facts, name):
 def test_gptq_beats_rounding_layer_by_layer(story, bits):
     _, params, _, _, facts = story
     key = jax.random.key(0)
-    near = weights.attach(params, {"method": f"int{bits}"}, key)
-    best = weights.attach(params, {"method": "gptq", "bits": bits}, key, statistics=facts)
+    some = [r".*/attention/(q|o)/kernel", r".*/mlp/(up|down)/kernel"]
+    near = weights.attach(params, {"method": f"int{bits}", "target": some}, key)
+    best = weights.attach(params, {"method": "gptq", "bits": bits, "target": some}, key, statistics=facts)
     for name in ("attention/q", "attention/o", "mlp/up", "mlp/down"):
         ratio = errors(params, best, facts, name) / errors(params, near, facts, name)
         assert np.all(ratio < 1) and ratio.mean() < 0.8, (name, ratio)
