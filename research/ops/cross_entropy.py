@@ -7,6 +7,7 @@ needs the very logits at hand, so nothing is computed twice and nothing but the 
 B batch · T length · D model width · V vocabulary · C chunk length
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -179,11 +180,28 @@ def token_logprobs(
     Chunks are recomputed in the backward pass, so memory stays at one chunk's logits.
     """
 
-    @jax.checkpoint
-    def one(h: Array, y: Array) -> Array:
-        logits = _logits(weight, bias, h, cap)
+    def one(logits: Array, y: Array) -> Array:
         return jnp.take_along_axis(logits, y[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
 
-    size = min(chunk, hidden.shape[1])
-    rows = lax.map(lambda pair: one(*pair), (_chunks(hidden, size), _chunks(targets, size)))
-    return jnp.moveaxis(rows, 0, 1).reshape(targets.shape[0], -1)[:, : targets.shape[1]]
+    return over_logits(one, hidden, weight, targets, bias=bias, cap=cap, chunk=chunk)
+
+
+def over_logits(
+    fn: Callable[[Array, Array], Any],
+    hidden: Array,
+    weight: Any,
+    targets: Array,
+    *,
+    bias: Array | None = None,
+    cap: float | None = None,
+    chunk: int = CHUNK,
+) -> Any:
+    """fn(logits [B, C, V], targets [B, C]), a tree of [B, C], for all T positions, C = `chunk` of them at a time.
+
+    Chunks are recomputed in the backward pass, so memory stays at one chunk's logits. The rest as in `cross_entropy`.
+    """
+    B, T = targets.shape
+    size = min(chunk, T)
+    one = jax.checkpoint(lambda h, y: fn(_logits(weight, bias, h, cap), y))
+    found = lax.map(lambda pair: one(*pair), (_chunks(hidden, size), _chunks(targets, size)))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(B, -1)[:, :T], found)
