@@ -14,10 +14,10 @@ import numpy as np
 from rich.console import Console
 
 from experiments.cells import Cell, sweep
-from experiments.forgetting import own_samples, read_part, windows
 from experiments.labelled import batches_of, read_task
 from experiments.loading import encoder_folder, load
 from experiments.speed import least_seconds, speed
+from experiments.texts import own_samples, read_part, windows
 from experiments.trial import linear_decay, train
 from research import weights
 from research.core import tree

@@ -158,8 +158,8 @@ def compiled(setting: Setting) -> tuple[int, int]:
     run = _Run.of(setting)
     lowered = jax.jit(run.update, donate_argnums=0).lower(run.state, run.frozen, run.batch)
     # Buffers are decided on before code is made, so the code may be bad: that saves half of the compile time.
-    quick = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-    found = lowered.compile(compiler_options=quick).memory_analysis()
+    quick: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    found: Any = lowered.compile(compiler_options=quick).memory_analysis()
     return int(found.argument_size_in_bytes), int(found.temp_size_in_bytes)
 
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from configs.forgetting import get_config
-from experiments import forgetting
+from experiments import forgetting, texts
 from experiments.trial import linear_decay, train
 from research.data.rows import PackedRows
 from research.data.sources import Batches, Stream
@@ -34,7 +34,7 @@ def test_windows_hold_every_token_once_and_begin_alike():
 
 @pytest.mark.parametrize("text", ["a\n\nbb\n\nccc\n\nd", "no blank line", "x" * 50 + "\n\n" + "y"])
 def test_pieces_end_with_blank_lines_and_lose_nothing(text):
-    pieces = forgetting.pieces_of(text, 4)
+    pieces = texts.pieces_of(text, 4)
     assert "\n\n".join(pieces) == text and all(len(p) >= 2 for p in pieces[:-1])
 
 
@@ -59,8 +59,8 @@ def world():
     up = [[3 + (s + i) % 20 for i in range(LENGTH - 1)] for s in range(20)]
     down = [ids[::-1] for ids in up]
     parts = {}
-    for name, texts in (("up", up), ("down", down)):
-        rows = forgetting.windows(texts, 1, LENGTH)
+    for name, lists in (("up", up), ("down", down)):
+        rows = forgetting.windows(lists, 1, LENGTH)
         parts[name] = {"train": rows, "heldout": rows[::4]}
     source = Batches(Stream(PackedRows(parts["up"]["train"], LENGTH), 0), 4)
     batches = [source.batch(i) for i in range(60)]
