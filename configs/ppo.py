@@ -1,0 +1,58 @@
+"""PPO of stories260K against an encoder tuned on SST-2, with the KL to the untouched model free, fixed and steered.
+
+python -m experiments.ppo --config=configs/ppo.py                                  # 3 seeds
+python -m experiments.ppo --config=configs/ppo.py:tiny --workdir=runs/ppo_tiny     # a few iterations, to see it run
+
+See *Fine-Tuning Language Models from Human Preferences*, https://arxiv.org/abs/1909.08593.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The grid of KL settings; "tiny" counts letters and needs no encoder."""
+    if arg not in ("", "tiny"):
+        raise ValueError(f"unknown argument {arg!r} of configs/ppo.py; have ['', 'tiny']")
+    tiny = arg == "tiny"
+    kl = {
+        "free": {"kl_coefficient": 0.0},
+        "fixed": {"kl_coefficient": 0.1},
+        "adaptive": {"kl_coefficient": 0.1, "kl_target": 6.0},
+    }
+    return ConfigDict(
+        {
+            "policy": "",  # any model that `experiments.loading` reads; empty: stories260K of the data folder
+            "data": "",  # the folder of the data sets; empty: LIFECYCLE_DATA, else ../shared/data
+            "reward": "count a" if tiny else "sst2",  # or "module:function"
+            "kl": {"adaptive": kl["adaptive"]} if tiny else kl,
+            "seeds": (0,) if tiny else (0, 1, 2),
+            "peft": (),  # such as {"method": "lora", "rank": 8}: the reference is then the base below it, no copy
+            "trunk": "shared",  # "own": the value function has weights of its own
+            "prompts": {"count": 32 if tiny else 512, "tokens": 12, "seed": 1},
+            "prompt_length": 12,
+            "new_tokens": 16 if tiny else 48,
+            "held_out": 8 if tiny else 64,
+            "ppo": {"clip": 0.2, "value_weight": 0.1, "entropy_weight": 0.0, "temperature": 1.0},
+            "schedule": {
+                "iterations": 8 if tiny else 60,
+                "rollouts": 8 if tiny else 64,
+                "minibatch": 4 if tiny else 16,
+                "epochs": 2 if tiny else 4,
+                "stop_kl": 0.2,
+                "evaluate_every": 4 if tiny else 5,
+                "save_every": 1 if tiny else 5,
+            },
+            "stop": {},  # such as {"score": 3.0, "kl": 30.0}: a run ends when its evaluation reaches one of them
+            "optimizer": {"learning_rate": 1e-4, "schedule": "constant", "clip": 1.0},
+            "sentiment": {
+                "model": "",  # a BERT folder; empty: the one of the extra `minilm`
+                "rows": 0,  # 0: all 20,000
+                "dev_rows": 0,
+                "lengths": (32, 64),
+                "batch_size": 32,
+                "learning_rate": 5e-5,
+                "policy": "bf16",
+                "read_length": 64,
+            },
+        }
+    )

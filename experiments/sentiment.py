@@ -1,0 +1,73 @@
+"""A reward that reads: an encoder tuned on SST-2 says how positive a text is. It has its own tokenizer."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from experiments.cells import Cell, sweep
+from experiments.labelled import batches_of, read_task
+from experiments.loading import encoder_folder
+from experiments.trial import linear_decay, train
+from research.data import load_tokenizer
+from research.data.packing import pad_batch
+from research.interop import load_pretrained
+from research.interop.run import is_run, load_run, save_run
+from research.models import Model, build
+from research.recipes.classify import accuracy, classification_loss
+
+
+@dataclass(frozen=True)
+class Sentiment:
+    """Texts of prompts and answers -> log p(positive) / p(negative) of both together."""
+
+    model: Model
+    params: Any
+    tokenizer: Any
+    length: int
+
+    @classmethod
+    def make(cls, settings: Mapping[str, Any], root: Path, workdir: Path, console: Console) -> "Sentiment":
+        """Tunes the encoder once and keeps it in workdir/encoder; its accuracy stands in the cell beside it."""
+        folder, kept = encoder_folder(settings["model"]), workdir / "encoder"
+        tokenizer = load_tokenizer(folder)
+        described, body, _ = load_pretrained(folder, head="none")
+        described = described.replace(head="sequence", pooling="first", head_dense=False, n_labels=2)
+
+        def run() -> dict[str, Any]:
+            longest = max(settings["lengths"])
+            read = read_task("sst2", root, tokenizer, longest, settings["rows"], settings["dev_rows"])
+            model = build(described, policy=settings["policy"], unroll=True)
+            key = jax.random.key(0)
+            params = {**body, "head": jax.jit(model.init)(jax.random.fold_in(key, 0))["head"]}
+            batches = batches_of(read["train"], settings, [], np.random.default_rng(0))
+            rule = linear_decay(settings["learning_rate"], len(batches))
+            params, costs = train(classification_loss(model), params, rule, batches, jax.random.fold_in(key, 2))
+            save_run(kept, described, params)
+            return costs | {"accuracy": accuracy(model, params, batches_of(read["dev"], settings, [], None))[0]}
+
+        cell = Cell({"made": "encoder"}, dict(settings), run)
+        if not (kept.is_dir() and is_run(kept)):
+            (workdir / cell.file()).unlink(missing_ok=True)
+        accurate = sweep([cell], workdir, console)[0]["accuracy"]
+        console.print(f"reward: the logit of {folder.name} tuned on SST-2, accuracy {accurate:.3f}")
+        params = load_run(kept)[1]
+        return cls(build(described, policy=settings["policy"], unroll=True), params, tokenizer, settings["read_length"])
+
+    def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
+        texts = [self.tokenizer.encode(p + a) for p, a in zip(prompts, answers, strict=True)]
+        first, last, room = self.tokenizer.bos_id, self.tokenizer.eos_id, self.length - 2
+        batch = pad_batch([[first, *ids[:room], last] for ids in texts], self.length)
+        batch["token_types"] = np.zeros_like(batch["tokens"])
+        return np.asarray(_margin(self.model, self.params, batch))
+
+
+@partial(jax.jit, static_argnums=0)
+def _margin(model: Model, params: Any, batch: Any) -> jax.Array:
+    scores = model.classify(params, model.apply(params, batch), batch)
+    return scores[:, 1] - scores[:, 0]
