@@ -28,8 +28,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "seeds": (0,) if tiny else (0, 1, 2),
             "peft": (),  # such as {"method": "lora", "rank": 8}: the reference is then the base below it, no copy
             "trunk": "shared",  # "own": the value function has weights of its own
-            "prompts": {"count": 32 if tiny else 512, "tokens": 12, "seed": 1},
-            "prompt_length": 12,
+            "prompts": {"count": 32 if tiny else 512, "tokens": 24, "seed": 1},
+            "prompt_length": 24,
             "new_tokens": 16 if tiny else 48,
             "held_out": 8 if tiny else 64,
             "ppo": {"clip": 0.2, "value_weight": 0.1, "entropy_weight": 0.0, "temperature": 1.0},

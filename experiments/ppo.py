@@ -57,7 +57,7 @@ class World:
 
 
 def openings(model: Model, params: Any, tokenizer: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The first two to five words of stories that the model writes at temperature 1, each once."""
+    """The first four to nine words of stories that the model writes at temperature 1, each once."""
     count = settings["count"]
     made = generate(
         model,
@@ -70,7 +70,7 @@ def openings(model: Model, params: Any, tokenizer: Any, settings: Mapping[str, A
         key=settings["seed"],
         logprobs=False,
     )
-    words = [text.split()[: 2 + i % 4] for i, text in enumerate(made.texts or [])]
+    words = [text.split()[: 4 + i % 6] for i, text in enumerate(made.texts or [])]
     return {"texts": list(dict.fromkeys(" ".join(some) for some in words if some))}
 
 
