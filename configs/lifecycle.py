@@ -56,7 +56,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "answers": {"questions_per_task": 32, "max_new_tokens": 32, "batch_size": 32, "shown": 24},
             "shots": shots(),
             "card": {"tokens": 64, "batches": (1, 8)},
-            "quantize": {"forms": forms(), "documents": 60, "prompt": 128, "new_tokens": 64},
+            "quantize": {"forms": forms(), "documents": 16, "prompt": 128, "new_tokens": 64},
             "memory": {"compiled": ("pretrain", "lora")},  # runs whose step is compiled again, to compare with
             "samples": {
                 "prompts": ("Return the", "The module defines the following", "Raise an exception if"),
