@@ -18,13 +18,17 @@ from jax.interpreters import partial_eval
 Label: TypeAlias = Callable[[Any, str, bool], str]
 
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat"}
-_CALLS |= {"remat2", "custom_vjp_call_jaxpr"}
+_CALLS |= {"remat2", "custom_vjp_call_jaxpr", "custom_vmap_call"}
+_CALLED = ("jaxpr", "call_jaxpr", "call")
 _VIEWS = {"reshape", "squeeze", "expand_dims", "transpose", "optimization_barrier", "layout_constraint"}
 _VIEWS |= {"sharding_constraint", "stop_gradient", "copy"}
 # These read their operands from memory and write their result to it.
 _KERNELS = {"dot_general", "scan", "while", "cond", "gather", "sort", "concatenate", "dynamic_update_slice", "top_k"}
 _KERNELS |= {"scatter", "scatter-add", "scatter_add", "cumsum", "cummax", "conv_general_dilated", "random_bits"}
-_PRODUCTS, _LOOPS = {"dot_general"}, {"scan", "while"}
+_PRODUCTS, _LOOPS = {"dot_general", "dot_uint8_int8"}, {"scan", "while"}
+_KERNELS |= _PRODUCTS
+# Until jax 0.12 the CPU backend keeps what a loop stacks in float32 too.
+_WIDE_STACKS = jax.__version_info__ < (0, 12)
 _REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or", "reduce_prod", "argmax", "argmin"}
 # Too dear to be computed once for every reader.
 _DEAR = {"exp", "tanh", "log", "erf", "rsqrt", "sqrt", "logistic", "pow", "div", "sin", "cos", "expm1", "log1p"}
@@ -60,7 +64,7 @@ def carried(jaxpr: Any) -> int:
     total = 0
     for op in _flatten(getattr(jaxpr, "jaxpr", jaxpr))[0]:
         if op.name == "scan":
-            held = sum(_bytes(value.aval, False) for value in op.outputs[: op.params["num_carry"]])
+            held = sum(_bytes(value.aval, False) for value in op.outputs[: _parts(op)[1]])
             total += held * (op.params["length"] + 1)
     return total
 
@@ -153,7 +157,7 @@ class _Walk:
 
     def _hold(self, changes: list[Counter[str]], value: Any, start: int, maker: str) -> None:
         # The CPU backend keeps low precision in float32, but hands it to products as it is.
-        wide = self.cpu and (maker in _LOOPS or value not in self.by_product)
+        wide = self.cpu and (_WIDE_STACKS if maker in _LOOPS else value not in self.by_product)
         size, name = _bytes(value.aval, wide), self.label(value.aval, maker, self.depth > 0)
         changes[start][name] += size
         end = self.last[value]
@@ -165,16 +169,15 @@ class _Walk:
     def _carried(op: _Op) -> list[Any]:
         """The operands in whose place a loop puts what it carries."""
         if op.name == "scan":
-            first = op.params["num_consts"]
-            return op.operands[first : first + op.params["num_carry"]]
+            first, carried = _parts(op)
+            return op.operands[first : first + carried]
         return op.operands[op.params["cond_nconsts"] + op.params["body_nconsts"] :] if op.name == "while" else []
 
     def _inside(self, op: _Op) -> Counter[str]:
         """What an equation needs while it runs, besides its operands and results."""
         if op.name == "scan":
-            fixed = op.params["num_consts"] + op.params["num_carry"]
             body = op.params["jaxpr"].jaxpr
-            return self._body(body, range(fixed, len(body.invars)))
+            return self._body(body, range(sum(_parts(op)), len(body.invars)))
         if op.name == "while":
             return self._body(op.params["body_jaxpr"].jaxpr)
         if op.name == "cond":
@@ -196,6 +199,14 @@ class _Walk:
         return _Walk(jaxpr, self.label, self.cpu, self.depth + 1, sliced).peak()
 
 
+def _parts(scan: _Op) -> tuple[int, int]:
+    """How many operands of a scan are constants, and how many it carries; the rest is sliced."""
+    if "ft_in" in scan.params:  # jax 0.12
+        consts, carried, _ = (list(part) for part in scan.params["ft_in"].unpack())
+        return len(consts), len(carried)
+    return scan.params["num_consts"], scan.params["num_carry"]
+
+
 def _bytes(aval: Any, wide: bool) -> int:
     if not hasattr(aval, "dtype") or jax.dtypes.issubdtype(aval.dtype, jax.dtypes.extended):
         return 0
@@ -211,8 +222,8 @@ def _flatten(jaxpr: Any) -> tuple[list[_Op], list[Any], list[Any]]:
         read = lambda atom: None if isinstance(atom, Literal) else known.get(atom)  # noqa: E731
         for eqn in jaxpr.eqns:
             operands = [read(atom) for atom in eqn.invars]
-            called = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr")) if eqn.primitive.name in _CALLS else None
-            if called is not None:
+            called = next((eqn.params[name] for name in _CALLED if name in eqn.params), None)
+            if called is not None and eqn.primitive.name in _CALLS:
                 results = write(getattr(called, "jaxpr", called), operands)
             else:
                 results = [_Value(v.aval) for v in eqn.outvars]
