@@ -16,8 +16,8 @@ def get_config(arg: str = "") -> ConfigDict:
     tiny = arg == "tiny"
     kl = {
         "free": {"kl_coefficient": 0.0},
-        "fixed": {"kl_coefficient": 0.1},
-        "adaptive": {"kl_coefficient": 0.1, "kl_target": 6.0},
+        "fixed": {"kl_coefficient": 0.2},
+        "adaptive": {"kl_coefficient": 0.2, "kl_target": 6.0, "kl_gain": 0.5},
     }
     return ConfigDict(
         {
@@ -34,7 +34,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "held_out": 8 if tiny else 64,
             "ppo": {"clip": 0.2, "value_weight": 0.1, "entropy_weight": 0.0, "temperature": 1.0},
             "schedule": {
-                "iterations": 8 if tiny else 60,
+                "iterations": 8 if tiny else 50,
                 "rollouts": 8 if tiny else 64,
                 "minibatch": 4 if tiny else 16,
                 "epochs": 2 if tiny else 4,
