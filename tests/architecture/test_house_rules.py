@@ -18,7 +18,7 @@ OURS = [
 SHIPPED = [path for path in OURS if path.relative_to(ROOT).parts[0] != "tests"]
 MAX_FILE, MAX_FUNCTION = 400, 60
 # Names of distributions that do not follow from the import name by packages_distributions when absent here.
-OPTIONAL = {"wandb": "wandb", "torch": "torch", "transformers": "transformers", "tensorboardX": "tensorboardx"}
+OPTIONAL = {"llama_cpp": "llama-cpp-python", "wandb": "wandb", "torch": "torch", "transformers": "transformers", "tensorboardX": "tensorboardx"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "shelve", "marshal"}
 
