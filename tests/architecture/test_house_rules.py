@@ -18,7 +18,8 @@ OURS = [
 SHIPPED = [path for path in OURS if path.relative_to(ROOT).parts[0] != "tests"]
 MAX_FILE, MAX_FUNCTION = 400, 60
 # Names of distributions that do not follow from the import name by packages_distributions when absent here.
-OPTIONAL = {"llama_cpp": "llama-cpp-python", "wandb": "wandb", "torch": "torch", "transformers": "transformers", "tensorboardX": "tensorboardx"}
+OPTIONAL = {name: name for name in ("wandb", "torch", "transformers")}
+OPTIONAL |= {"tensorboardX": "tensorboardx", "llama_cpp": "llama-cpp-python"}
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "shelve", "marshal"}
 
