@@ -146,9 +146,12 @@ def scored(reward: Reward, rollout: Rollout) -> np.ndarray:
     except (TypeError, ValueError):
         raise ValueError(f"the reward function gave {found!r:.80}; expected one number for each answer") from None
     if scores.shape != (len(answers),):
-        missing = f"; the first without one is {_sample(prompts, answers, scores.size)}" if scores.ndim == 1 else ""
-        more = missing if scores.size < len(answers) else ""
-        raise ValueError(f"the reward function gave {scores.shape} scores for {len(answers)} answers{more}")
+        short = scores.ndim == 1 and scores.size < len(answers)
+        missing = f"; the first without one is {_sample(prompts, answers, scores.size)}" if short else ""
+        raise ValueError(
+            f"the reward function gave scores of shape {scores.shape} for {len(answers)} answers; expected one number "
+            f"for each{missing}"
+        )
     if not np.isfinite(scores).all():
         bad = int(np.flatnonzero(~np.isfinite(scores))[0])
         raise ValueError(f"the reward function gave {scores[bad]} for {_sample(prompts, answers, bad)}")
