@@ -18,7 +18,16 @@ from research.core import tree
 from research.core.names import meant
 from research.core.types import Array, Batch, Params
 from research.models import Model, build
-from research.objectives import clipped_policy, clipped_value, entropy, gae, kl_estimate, token_rewards, whiten
+from research.objectives import (
+    clipped_policy,
+    clipped_value,
+    entropy,
+    explained_variance,
+    gae,
+    kl_estimate,
+    token_rewards,
+    whiten,
+)
 from research.objectives.sums import Loss, counted
 from research.ops.cross_entropy import CHUNK, over_logits
 from research.recipes.dpo import without_adapter
@@ -192,7 +201,7 @@ def worth(
     whole batch, returns are advantages + values.
 
     Returns: {`old_logprobs`, `old_values`, `advantages`, `returns`} [B, T], and `kl` (to the reference, nats of a whole
-      answer, mean over answers) and `reward` (score − β KL, the same).
+      answer, mean over answers), `reward` (score − β KL, the same) and `explained_variance` of the values.
     """
     rewards = token_rewards(scores, logprobs, reference, loss_mask, kl_coefficient=kl_coefficient, kind=ppo.kl)
     kl = jnp.sum(kl_estimate(logprobs, reference, mask=loss_mask), axis=1)
@@ -202,5 +211,6 @@ def worth(
     advantages = gae(rewards, values, loss_mask, discount=ppo.discount, trace=ppo.trace)
     on = loss_mask > 0
     returns = jnp.where(on, advantages + values, 0.0)
+    told["explained_variance"] = explained_variance(values, returns, loss_mask)
     said = {"old_logprobs": jnp.where(on, logprobs, 0.0), "old_values": jnp.where(on, values, 0.0)}
     return said | {"advantages": whiten(advantages, loss_mask), "returns": returns}, told

@@ -17,10 +17,11 @@ from research.core import mesh as meshes
 from research.core import tree
 from research.core.names import meant
 from research.data.permutation import mixed_key, permute
-from research.objectives import adaptive_kl, explained_variance
+from research.objectives import adaptive_kl
 from research.recipes.ppo import PPO, ActorCritic, worth
 from research.recipes.rollouts import Reward, Rollout, Writer, scored
 from research.training.checkpoint import Checkpoints
+from research.training.fit import Diverged
 from research.training.log import Logger
 from research.training.state import State
 from research.training.step import Step
@@ -124,7 +125,6 @@ class Trainer:
             "length": float(rollout.lengths.mean()),
             "ended": float(rollout.ended.mean()),
             "kl_coefficient": kl_coefficient,
-            "explained_variance": float(explained_variance(values, said["returns"], mask)),
             "sampler_gap": _gap(rollout, logprobs),
             **{name: float(value) for name, value in told.items()},
         }
@@ -181,6 +181,7 @@ def run(
 
     Raises:
       ValueError: the reward fails; the state before that rollout has been saved. A criterion that is no metric.
+      Diverged: a loss or gradient is not finite.
     """
     schedule = trainer.schedule
     trainer.writer.check(trainer.prompts)
@@ -189,6 +190,8 @@ def run(
         frozen = checkpoints.keep_frozen(frozen)
         if (restored := checkpoints.restore(state)) is not None:
             state, now = restored.state, Progress(**restored.meta["progress"])
+            if now.stopped == "finished" and now.iteration < schedule.iterations:
+                now = replace(now, stopped="")
     if logger is not None:
         logger.begin(now.iteration)
 
@@ -258,7 +261,7 @@ def _means(seen: Sequence[Mapping[str, float]]) -> dict[str, float]:
 def _refuse_divergence(metrics: Mapping[str, float], iteration: int) -> None:
     for name in ("loss", "grad_norm"):
         if not np.isfinite(metrics[name]) and not metrics.get("skipped"):
-            raise FloatingPointError(f"{name} is {metrics[name]} in iteration {iteration + 1}")
+            raise Diverged(f"{name} is {metrics[name]} in iteration {iteration + 1}; earlier checkpoints are intact")
 
 
 def _reached(criteria: Mapping[str, float], values: Mapping[str, float]) -> str:

@@ -52,7 +52,7 @@ CASES = [
     (lambda p: answered(lambda q, a: [0.0, 1.0, np.inf]), r"gave inf for answer 2, 'c' to 'who'"),
     (
         lambda p: answered(lambda q, a: [0.0]),
-        r"scores of shape \(1,\) for 3 answers; expected .*; the first without one is answer 1",
+        r"scores of shape \(1,\) for 3 answers; .* without one is answer 1",
     ),
     (lambda p: answered(lambda q, a: [0.0] * 4), r"scores of shape \(4,\) for 3 answers"),
     (lambda p: answered(lambda q, a: ["good", "bad", "ugly"]), r"gave \['good', 'bad', 'ugly'\]; expected one number"),
