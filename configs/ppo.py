@@ -27,9 +27,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "kl": {"adaptive": kl["adaptive"]} if tiny else kl,
             "seeds": (0,) if tiny else (0, 1, 2),
             "peft": (),  # such as {"method": "lora", "rank": 8}: the reference is then the base below it, no copy
-            "trunk": "shared"
-            if tiny
-            else "own",  # a value loss that grows with the KL coefficient ruins a trunk so small
+            "trunk": "shared" if tiny else "own",  # a value loss that grows with β ruins a trunk so small
             "prompts": {"count": 32 if tiny else 512, "tokens": 24, "seed": 1},
             "prompt_length": 24,
             "new_tokens": 16 if tiny else 48,
