@@ -190,7 +190,8 @@ def run(
         frozen = checkpoints.keep_frozen(frozen)
         if (restored := checkpoints.restore(state)) is not None:
             state, now = restored.state, Progress(**restored.meta["progress"])
-            if now.stopped == "finished" and now.iteration < schedule.iterations:
+            # A run whose schedule has grown or whose criterion is gone goes on.
+            if now.iteration < schedule.iterations and now.stopped not in _in_words(schedule.stop or {}):
                 now = replace(now, stopped="")
     if logger is not None:
         logger.begin(now.iteration)
@@ -270,5 +271,9 @@ def _reached(criteria: Mapping[str, float], values: Mapping[str, float]) -> str:
         if values and name not in values:
             raise ValueError(f"no metric {name!r} to stop at{meant(name, values)}; have {sorted(values)}")
         if values and values[name] >= number:
-            return f"{name} reached {number:g}"
+            return _in_words({name: number})[0]
     return ""
+
+
+def _in_words(criteria: Mapping[str, float]) -> list[str]:
+    return [f"{name} reached {number:g}" for name, number in criteria.items()]

@@ -1,5 +1,6 @@
 """PPO on models: what it learns from is what a plain loop makes of the answers, and it learns."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import chex
@@ -177,13 +178,14 @@ def test_a_reward_rises_with_all_weights_and_a_trunk_for_values():
 
 @pytest.mark.parametrize("world", ["llama"], indirect=True)
 def test_a_run_goes_on_where_it_was_and_stops_when_told(world, tmp_path):
+    trainer, _, _ = trainer_of(world, world.params, learns_of(world), kl_target=1.0, evaluate_every=1)
+
     def go(folder, iterations, stop=None):
-        trainer, state, frozen = trainer_of(
-            world, world.params, learns_of(world), iterations=iterations, kl_target=1.0, stop=stop, evaluate_every=1
-        )
+        _, state, frozen = trainer_of(world, world.params, learns_of(world))
+        plan = replace(trainer.schedule, iterations=iterations, stop=stop)
         with log.Logger(folder) as logger, Checkpoints(folder / "checkpoints", say=lambda _: None) as checkpoints:
             return run(
-                trainer,
+                replace(trainer, schedule=plan),
                 state,
                 frozen,
                 checkpoints=checkpoints,
@@ -195,9 +197,11 @@ def test_a_run_goes_on_where_it_was_and_stops_when_told(world, tmp_path):
     assert end == Progress(3, end.kl_coefficient, "finished") and end.kl_coefficient != 0.05
     _, between = go(tmp_path / "parts", 3, stop={"score": 2})
     assert between.stopped == "score reached 2" and between.iteration == 2
-    again, same = go(tmp_path / "parts", 3, stop={"score": 2})
-    assert same == between
-    chex.assert_trees_all_equal(*(tree.paths(s.params).keys() for s in (again, expected)))
+    assert go(tmp_path / "parts", 3, stop={"score": 2})[1] == between
+    resumed, after = go(tmp_path / "parts", 3)
+    assert after == end
+    chex.assert_trees_all_equal(resumed.params, expected.params)
+    assert log.read(tmp_path / "parts" / "metrics.jsonl") == log.read(tmp_path / "whole" / "metrics.jsonl")
 
 
 @pytest.mark.parametrize("world", ["llama"], indirect=True)
