@@ -192,7 +192,10 @@ def report(looks: Sequence[Any], runs: Sequence[Any], workdir: Path, console: Co
     header = ["policy", "held-out loss", "stopped", "steps skipped", "scale", "CPU time, a step", "weights", "moments"]
     print_table(f"Training, seeds {names(runs, 'seed')}", header, rows, console=console)
     scales = {
-        f"{r['policy']}, seed {r['seed']}": (list(range(1, len(r["scales"]) + 1)), r["scales"])
+        f"{r['policy']}, seed {r['seed']}".removeprefix("f16, dynamic scale, "): (
+            list(range(1, len(r["scales"]) + 1)),
+            r["scales"],
+        )
         for r in runs
         if len(set(r["scales"])) > 1
     }
@@ -204,7 +207,7 @@ def report(looks: Sequence[Any], runs: Sequence[Any], workdir: Path, console: Co
 
 
 def report_looks(looks: Sequence[Mapping[str, Any]], workdir: Path, console: Console) -> None:
-    """Where trained models leave float16: a table, and the figures of magnitudes and of rounded gradients."""
+    """Where trained models leave float16: a table, and the figures of magnitudes and of roundings, backward."""
     rows, lines, shares = [], {}, {}
     for found in looks:
         top = max(found["above"], key=found["above"].get, default=None)
@@ -214,20 +217,23 @@ def report_looks(looks: Sequence[Mapping[str, Any]], workdir: Path, console: Con
         )
         for name, layers in found["peaks"].items():
             direction, stack, part = name.split(", ")
-            if direction == "forward" and part in ("norms", "residual"):
-                lines[f"{stack} of the {found['base']}, {part}"] = [int(i) + 1 for i in layers], list(layers.values())
-        for policy, by_scale in found["shares"].items():
-            at = [float(scale) for scale in by_scale]
-            shares[f"{found['base']}, {policy}: zero"] = at, [100 * zero for zero, _ in by_scale.values()]
-            if policy == "f16":
-                shares[f"{found['base']}, f16: infinite"] = at, [100 * bad for _, bad in by_scale.values()]
+            if direction == "forward" and part == "norms":
+                label = stack if stack == found["base"] else f"{found['base']}: {stack}"
+                lines[label] = [int(i) for i in layers], list(layers.values())
+        by_scale = found["shares"]["f16"]
+        for share, name in enumerate(("zero", "infinite")):
+            drawn = [100 * both[share] for both in by_scale.values()]
+            shares[f"{found['base']}: {name}"] = [float(scale) for scale in by_scale], drawn
+    lost = max(share for found in looks for both in found["shares"]["bf16"].values() for share in both)
+    console.print(f"Of what the backward pass rounds to bfloat16, at most {100 * lost:.3f} % become zero or infinite")
     header = ["trained model", "all in float16: first overflow", "all in bfloat16", "largest above 65504, in float32"]
     print_table("Where the numbers leave float16", header, rows, console=console)
     level = {"largest float16": LARGEST}
-    drawn = plots.curves(lines, x_label="layer", y_label="largest magnitude, forward", log_y=True, levels=level)
+    what, wide = "largest number of the norms", (9.0, 3.6)
+    drawn = plots.curves(lines, x_label="layer", y_label=what, log_y=True, levels=level, size=wide)
     console.print(f"The magnitudes: [bold]{plots.save(drawn, workdir / 'precision_ranges.png')}[/]", soft_wrap=True)
-    label = "% of rounded gradients"
-    drawn = plots.curves(shares, x_label="scale of the mean loss", y_label=label, log_x=True, size=(8, 3.8))
+    x, y = "scale of the mean loss", "% of roundings to float16, backward"
+    drawn = plots.curves(shares, x_label=x, y_label=y, log_x=True, size=wide)
     console.print(f"The gradients: [bold]{plots.save(drawn, workdir / 'precision_gradients.png')}[/]", soft_wrap=True)
 
 
