@@ -24,8 +24,8 @@ Rules: TypeAlias = Sequence[tuple[str, Spec]]
 Heads: TypeAlias = Sequence[tuple[str, int]]
 
 RULES: Rules = (
-    (r"embed/tokens/embedding|head/table/embedding", ("tensor", "fsdp")),
-    (r"head/bias", ("tensor",)),
+    (r"(.*/)?(embed/tokens|head/table)/embedding", ("tensor", "fsdp")),
+    (r"(.*/)?head/bias", ("tensor",)),
     (r".*(positions|types)/embedding", (None, "fsdp")),
     (r".*relative/embedding", (None, "tensor")),
     (r".*(attention|cross)/(q|k|v)/kernel", ("fsdp", "tensor")),
