@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
+from research.scaling.live import scan_parts
+
 # What these give is what they were given.
 _VIEWS = {"reshape", "squeeze", "expand_dims", "transpose", "broadcast_in_dim", "slice", "stop_gradient", "copy"}
 _VIEWS |= {"concatenate", "split", "pad", "dynamic_slice", "rev"}
@@ -110,7 +112,7 @@ class _Walk:
 
     def _scan(self, params: Any, given: list[Any], path: str, layer: int) -> list[Any]:
         """A loop, step by step; the steps of a loop over layers are layers."""
-        fixed, carried, body = params["num_consts"], params["num_carry"], params["jaxpr"]
+        (fixed, carried), body = scan_parts(params), params["jaxpr"]
         consts, carry, sliced = given[:fixed], given[fixed : fixed + carried], given[fixed + carried :]
         made: list[list[Any]] = []
         for n in range(params["length"]):

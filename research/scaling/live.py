@@ -6,7 +6,7 @@ its body on top.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -64,7 +64,7 @@ def carried(jaxpr: Any) -> int:
     total = 0
     for op in _flatten(getattr(jaxpr, "jaxpr", jaxpr))[0]:
         if op.name == "scan":
-            held = sum(_bytes(value.aval, False) for value in op.outputs[: _parts(op)[1]])
+            held = sum(_bytes(value.aval, False) for value in op.outputs[: scan_parts(op.params)[1]])
             total += held * (op.params["length"] + 1)
     return total
 
@@ -169,7 +169,7 @@ class _Walk:
     def _carried(op: _Op) -> list[Any]:
         """The operands in whose place a loop puts what it carries."""
         if op.name == "scan":
-            first, carried = _parts(op)
+            first, carried = scan_parts(op.params)
             return op.operands[first : first + carried]
         return op.operands[op.params["cond_nconsts"] + op.params["body_nconsts"] :] if op.name == "while" else []
 
@@ -177,7 +177,7 @@ class _Walk:
         """What an equation needs while it runs, besides its operands and results."""
         if op.name == "scan":
             body = op.params["jaxpr"].jaxpr
-            return self._body(body, range(sum(_parts(op)), len(body.invars)))
+            return self._body(body, range(sum(scan_parts(op.params)), len(body.invars)))
         if op.name == "while":
             return self._body(op.params["body_jaxpr"].jaxpr)
         if op.name == "cond":
@@ -199,12 +199,12 @@ class _Walk:
         return _Walk(jaxpr, self.label, self.cpu, self.depth + 1, sliced).peak()
 
 
-def _parts(scan: _Op) -> tuple[int, int]:
-    """How many operands of a scan are constants, and how many it carries; the rest is sliced."""
-    if "ft_in" in scan.params:  # jax 0.12
-        consts, carried, _ = (list(part) for part in scan.params["ft_in"].unpack())
+def scan_parts(params: Mapping[str, Any]) -> tuple[int, int]:
+    """How many operands of a scan equation are constants, and how many it carries; the rest is sliced."""
+    if "ft_in" in params:  # jax 0.12
+        consts, carried, _ = (list(part) for part in params["ft_in"].unpack())
         return len(consts), len(carried)
-    return scan.params["num_consts"], scan.params["num_carry"]
+    return params["num_consts"], params["num_carry"]
 
 
 def _bytes(aval: Any, wide: bool) -> int:
