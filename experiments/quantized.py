@@ -16,6 +16,7 @@ from rich.console import Console
 from experiments.cells import Cell, sweep
 from experiments.labelled import batches_of, read_task
 from experiments.loading import encoder_folder, load
+from experiments.sentiment import made_once, tuned
 from experiments.speed import least_seconds, speed
 from experiments.texts import own_samples, read_part, windows
 from experiments.trial import linear_decay, train
@@ -26,7 +27,7 @@ from research.data.packing import Example, pad_batch
 from research.data.rows import PackedRows
 from research.data.sources import Batches, Stream
 from research.interop import load_pretrained
-from research.interop.run import is_run, load_run, save_run
+from research.interop.run import save_run
 from research.models import Model, ModelConfig, build
 from research.ops.cache import to_int8
 from research.recipes.classify import classification_loss
@@ -140,20 +141,12 @@ class Sentences:
         read = read_task("sst2", root, load_tokenizer(folder), longest, settings["rows"], settings["dev_rows"])
 
         def run() -> dict[str, Any]:
-            model = build(described, policy=settings["policy"], unroll=True)
-            key = jax.random.key(0)
-            params = {**body, "head": jax.jit(model.init)(jax.random.fold_in(key, 0))["head"]}
-            batches = batches_of(read["train"], settings, [], np.random.default_rng(0))
-            rule = linear_decay(settings["learning_rate"], len(batches))
-            params, costs = train(classification_loss(model), params, rule, batches, jax.random.fold_in(key, 2))
+            _, params, costs = tuned(described, body, read["train"], settings)
             save_run(kept, described, params)
             return costs
 
         cell = Cell({"made": "encoder"}, {k: v for k, v in settings.items() if k in cls.DECIDES}, run)
-        if not (kept.is_dir() and is_run(kept)):
-            (workdir / cell.file()).unlink(missing_ok=True)
-        sweep([cell], workdir, console)
-        return cls(described, load_run(kept)[1], settings, read)
+        return cls(described, made_once(cell, kept, workdir, console)[1], settings, read)
 
     DECIDES = ("model", "rows", "lengths", "batch_size", "learning_rate", "policy")
 

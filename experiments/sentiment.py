@@ -18,8 +18,28 @@ from research.data import load_tokenizer
 from research.data.packing import pad_batch
 from research.interop import load_pretrained
 from research.interop.run import is_run, load_run, save_run
-from research.models import Model, build
+from research.models import Model, ModelConfig, build
 from research.recipes.classify import accuracy, classification_loss
+
+
+def tuned(
+    described: ModelConfig, body: Any, rows: Sequence[Any], settings: Mapping[str, Any]
+) -> tuple[Model, Any, dict[str, Any]]:
+    """A pretrained encoder with a new head after one pass over labelled rows, its weights, and what that cost."""
+    model = build(described, policy=settings["policy"], unroll=True)
+    key = jax.random.key(0)
+    params = {**body, "head": jax.jit(model.init)(jax.random.fold_in(key, 0))["head"]}
+    batches = batches_of(rows, settings, [], np.random.default_rng(0))
+    rule = linear_decay(settings["learning_rate"], len(batches))
+    params, costs = train(classification_loss(model), params, rule, batches, jax.random.fold_in(key, 2))
+    return model, params, costs
+
+
+def made_once(cell: Cell, kept: Path, workdir: Path, console: Console) -> tuple[dict[str, Any], Any]:
+    """What the cell found, and the weights that it stored in `kept`; it runs again where they are missing."""
+    if not (kept.is_dir() and is_run(kept)):
+        (workdir / cell.file()).unlink(missing_ok=True)
+    return sweep([cell], workdir, console)[0], load_run(kept)[1]
 
 
 @dataclass(frozen=True)
@@ -42,21 +62,12 @@ class Sentiment:
         def run() -> dict[str, Any]:
             longest = max(settings["lengths"])
             read = read_task("sst2", root, tokenizer, longest, settings["rows"], settings["dev_rows"])
-            model = build(described, policy=settings["policy"], unroll=True)
-            key = jax.random.key(0)
-            params = {**body, "head": jax.jit(model.init)(jax.random.fold_in(key, 0))["head"]}
-            batches = batches_of(read["train"], settings, [], np.random.default_rng(0))
-            rule = linear_decay(settings["learning_rate"], len(batches))
-            params, costs = train(classification_loss(model), params, rule, batches, jax.random.fold_in(key, 2))
+            model, params, costs = tuned(described, body, read["train"], settings)
             save_run(kept, described, params)
             return costs | {"accuracy": accuracy(model, params, batches_of(read["dev"], settings, [], None))[0]}
 
-        cell = Cell({"made": "encoder"}, dict(settings), run)
-        if not (kept.is_dir() and is_run(kept)):
-            (workdir / cell.file()).unlink(missing_ok=True)
-        accurate = sweep([cell], workdir, console)[0]["accuracy"]
-        console.print(f"reward: the logit of {folder.name} tuned on SST-2, accuracy {accurate:.3f}")
-        params = load_run(kept)[1]
+        found, params = made_once(Cell({"made": "encoder"}, dict(settings), run), kept, workdir, console)
+        console.print(f"reward: the logit of {folder.name} tuned on SST-2, accuracy {found['accuracy']:.3f}")
         return cls(build(described, policy=settings["policy"], unroll=True), params, tokenizer, settings["read_length"])
 
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
