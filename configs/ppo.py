@@ -23,7 +23,9 @@ def get_config(arg: str = "") -> ConfigDict:
         {
             "policy": "",  # any model that `experiments.loading` reads; empty: stories260K of the data folder
             "data": "",  # the folder of the data sets; empty: LIFECYCLE_DATA, else ../shared/data
-            "reward": "count a" if tiny else "sst2",  # or "module:function"
+            "reward": "count a" if tiny else "sst2 proxy",  # or "module:function"
+            "gold": "count e" if tiny else "sst2 gold",  # judges only; nothing learns from it; empty: none
+            "best_of": 4 if tiny else 64,  # answers to each held-out prompt, for best-of-n; 0: none
             "kl": {"adaptive": kl["adaptive"]} if tiny else kl,
             "seeds": (0,) if tiny else (0, 1, 2),
             "peft": (),  # such as {"method": "lora", "rank": 8}: the reference is then the base below it, no copy
@@ -46,7 +48,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "optimizer": {"learning_rate": 1e-4, "schedule": "constant", "clip": 1.0},
             "sentiment": {
                 "model": "",  # a BERT folder; empty: the one of the extra `minilm`
-                "rows": 0,  # 0: all 20,000
+                # (first row, how many; 0: all that follow): the proxy has read none of the gold judge's sentences
+                "parts": {"proxy": (0, 1000), "gold": (1000, 0)},
                 "dev_rows": 0,
                 "lengths": (32, 64),
                 "batch_size": 32,

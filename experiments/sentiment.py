@@ -14,6 +14,7 @@ from experiments.cells import Cell, sweep
 from experiments.labelled import batches_of, read_task
 from experiments.loading import encoder_folder
 from experiments.trial import linear_decay, train
+from research.core.names import meant
 from research.data import load_tokenizer
 from research.data.packing import pad_batch
 from research.interop import load_pretrained
@@ -52,22 +53,35 @@ class Sentiment:
     length: int
 
     @classmethod
-    def make(cls, settings: Mapping[str, Any], root: Path, workdir: Path, console: Console) -> "Sentiment":
-        """Tunes the encoder once and keeps it in workdir/encoder; its accuracy stands in the cell beside it."""
-        folder, kept = encoder_folder(settings["model"]), workdir / "encoder"
+    def make(cls, part: str, settings: Mapping[str, Any], root: Path, workdir: Path, console: Console) -> "Sentiment":
+        """Tunes the encoder once on a part of the rows and keeps it in workdir/encoder_PART, its accuracy beside it.
+
+        Raises:
+          ValueError: an unknown part, or one without rows.
+        """
+        if part not in settings["parts"]:
+            raise ValueError(
+                f"unknown part {part!r} of SST-2{meant(part, settings['parts'])}; have {[*settings['parts']]}"
+            )
+        first, rows = settings["parts"][part]
+        folder, kept = encoder_folder(settings["model"]), workdir / f"encoder_{part}"
         tokenizer = load_tokenizer(folder)
         described, body, _ = load_pretrained(folder, head="none")
         described = described.replace(head="sequence", pooling="first", head_dense=False, n_labels=2)
 
+        chosen = {**settings, "parts": {part: (first, rows)}}
+
         def run() -> dict[str, Any]:
             longest = max(settings["lengths"])
-            read = read_task("sst2", root, tokenizer, longest, settings["rows"], settings["dev_rows"])
-            model, params, costs = tuned(described, body, read["train"], settings)
+            read = read_task("sst2", root, tokenizer, longest, first + rows if rows else 0, settings["dev_rows"])
+            if len(read["train"]) <= first:
+                raise ValueError(f"part {part!r} begins at row {first} of {len(read['train'])}")
+            model, params, costs = tuned(described, body, read["train"][first:], settings)
             save_run(kept, described, params)
             return costs | {"accuracy": accuracy(model, params, batches_of(read["dev"], settings, [], None))[0]}
 
-        found, params = made_once(Cell({"made": "encoder"}, dict(settings), run), kept, workdir, console)
-        console.print(f"reward: the logit of {folder.name} tuned on SST-2, accuracy {found['accuracy']:.3f}")
+        found, params = made_once(Cell({"made": f"encoder {part}"}, chosen, run), kept, workdir, console)
+        console.print(f"{part}: the logit of {folder.name} tuned on SST-2, accuracy {found['accuracy']:.3f}")
         return cls(build(described, policy=settings["policy"], unroll=True), params, tokenizer, settings["read_length"])
 
     def __call__(self, prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
