@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
 from experiments.cells import Cell, names, picked, spread, sweep
-from experiments.story_world import SHOWN, WORLD, Evaluation, World, distinct, make_world, over_iterations
+from experiments.story_world import SHOWN, WORLD, Evaluation, World, distinct, make_world, memory, over_iterations
 from research import weights
 from research.core import compilation, tree
 from research.evaluation.best_of import best_of_n, best_of_n_kl, over_optimisation
 from research.recipes.ppo import PPO, ActorCritic, ppo_loss
 from research.recipes.ppo_run import Schedule, Trainer, run
-from research.recipes.rollouts import scored
+from research.recipes.rollouts import rows, scored
 from research.report import plots, print_table
 from research.training import log, optim
 from research.training import state as states
@@ -66,10 +66,14 @@ def run_cell(
     stored = json.loads(json.dumps(dict(config)))
     with log.Logger(folder) as logger, Checkpoints(folder / "checkpoints", config=stored) as checkpoints:
         parts: dict[str, Any] = {"checkpoints": checkpoints, "logger": logger, "evaluate": evaluation, "show": show}
-        _, ended = run(trainer, state, frozen, **parts)
+        state, ended = run(trainer, state, frozen, **parts)
     history = evaluation.read(ended.iteration)
     over_iterations(folder.name, history, console)
-    return {"stopped": ended.stopped, "kl_coefficient": ended.kl_coefficient, "history": history}
+    first = (world.prompts * schedule.minibatch)[: schedule.minibatch]
+    batch = rows(world.model, first, [[1]] * len(first), config["prompt_length"], config["new_tokens"])
+    said = dict.fromkeys(("old_logprobs", "old_values", "advantages", "returns"), batch["loss_mask"])
+    held = memory(step, state, frozen, batch | said)
+    return {"stopped": ended.stopped, "kl_coefficient": ended.kl_coefficient, "memory": held, "history": history}
 
 
 def best_cell(config: Mapping[str, Any], world: World, seed: int) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from research.decoding import Sampling, generate
 from research.models import Model, build
 from research.recipes.rollouts import Reward, Writer, scored
 from research.report import print_table
+from research.training.step import Step
 
 SHOWN = {
     "score": "score",
@@ -150,6 +151,12 @@ class Evaluation:
         """All evaluations up to an iteration, the first one first."""
         found = [json.loads(path.read_text()) for path in sorted(self._folder.glob("[0-9]*.json"))]
         return [one for one in found if one["iteration"] <= iteration]
+
+
+def memory(step: Step, state: Any, frozen: Any, batch: Mapping[str, np.ndarray]) -> int:
+    """Bytes of the arguments and temporaries of the compiled step; 0 where the compiler does not tell."""
+    used = step.lower(state, frozen, batch).compile().memory_analysis()
+    return int(used.temp_size_in_bytes + used.argument_size_in_bytes) if used else 0
 
 
 def over_iterations(title: str, history: Sequence[Mapping[str, Any]], console: Console, shown: int = 4) -> None:
