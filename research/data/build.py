@@ -1,16 +1,27 @@
 """From a plain `data` section of a config to rows and batches: one place where kinds and objectives have names."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from research.core.names import meant
 
 from . import python_docs
+from .chat import CHATML
 from .corpus import TokenCorpus
 from .corruption import CorruptedPairRows, Denoising, MaskedLM, SpanCorruption, prefix_lm, prompt_as_prefix
 from .files import documents, find_files, read_examples
 from .mixtures import Mixture, mixing_rates
+from .preference import asked
+from .preference_rows import (
+    PreferencePairRows,
+    PreferenceRows,
+    encode_preference_pairs,
+    encode_preferences,
+    require_two_outcomes,
+)
 from .rows import DocumentRows, MappedRows, PackedRows, PaddedRows, WindowRows
 from .seq2seq import PairRows, encode_pairs
 from .sources import Batches, Rows, Stream
@@ -18,12 +29,15 @@ from .spans import random_spans_helper, tokenizer_sentinels
 from .task_templates import templated
 from .templates import encode_examples
 from .tfds_source import TfdsExamples
+from .unpaired import desirable, encode_unpaired, encode_unpaired_seq2seq
 from .virtual import prepend, with_virtual
 
 KINDS = ("corpus", "text", "examples", "tfds", "python_docs", "python_sources")
-OBJECTIVES = ("causal", "prefix", "mlm", "span", "denoise", "tune", "tune_prefix", "seq2seq")
-FROM_EXAMPLES = ("tune", "tune_prefix", "seq2seq")  # the others learn from plain text
+PREFERENCES = ("preference", "preference_seq2seq", "unpaired", "unpaired_seq2seq")
+FROM_EXAMPLES = ("tune", "tune_prefix", "seq2seq", *PREFERENCES)
+OBJECTIVES = ("causal", "prefix", "mlm", "span", "denoise", *FROM_EXAMPLES)  # the first five learn from plain text
 
+_CHATS = ("tune", "tune_prefix", "preference", "unpaired")
 _MIXTURE = {"mix", "weights", "cap", "temperature", "batch_size", "seed"}
 
 
@@ -33,9 +47,12 @@ class DataConfig:
 
     Kinds: `corpus` (a folder of tools/prepare_corpus.py), `text` (files or folders), `examples` (JSONL or JSON),
     `tfds` (a name or prepared folder), `python_docs`, `python_sources`. Objectives: `causal`, `prefix`, `mlm`, `span`,
-    `denoise` on text; `tune`, `tune_prefix`, `seq2seq` on examples. `targets_length` is the decoder's side of
-    `denoise` and `seq2seq` (0: as long as the other). `templates`: phrasings that make examples of a file's rows
-    (`task_templates`), row i in number i mod n.
+    `denoise` on text; `tune`, `tune_prefix`, `seq2seq` on examples; `preference` on pairs of answers
+    (`data.preference`) and `unpaired` on single ones (`data.unpaired`), held out by prompt, both also with `_seq2seq`.
+    `targets_length` is the decoder's side of `denoise` and of what ends in `seq2seq` (0: as long as the other).
+    `templates`: phrasings that make examples of a file's rows (`task_templates`), row i in number i mod n.
+    `long`, `unusable`: what becomes of examples that do not fit and of pairs that say nothing (`preference_rows`).
+    `chat_template`: for chats, where the tokenizer has none or another; "chatml", or the template itself.
     `pack`: several documents or examples share a row, apart from each other; False: each has rows of its own.
     `virtual`: ids of a soft prompt in front of every text; `decoder_start`: the id that the decoder begins with in
     `seq2seq`, -1 for the padding token (`recipes.assemble` fills both in from the model).
@@ -54,7 +71,9 @@ class DataConfig:
     shuffle: bool = True
     pack: bool = True
     long: str = "error"
+    unusable: str = "error"
     boundary: str = "joint"
+    chat_template: str = ""
     mask_rate: float = 0.15
     mean_span: float = 3.0
     whole_word: bool = False
@@ -76,9 +95,20 @@ class DataConfig:
                 raise ValueError(f"unknown data {name} {value!r}{meant(value, allowed)}; have {sorted(allowed)}")
         if isinstance(built.templates, str):
             raise ValueError(f"templates is a list of phrasings, given the text {built.templates!r}")
-        if built.templates and built.objective not in FROM_EXAMPLES:
-            raise ValueError(f"templates make examples, for {FROM_EXAMPLES}; the objective is {built.objective!r}")
+        supervised = tuple(name for name in FROM_EXAMPLES if name not in PREFERENCES)
+        for what, given, takes in (
+            ("templates make examples", built.templates, supervised),
+            ("unusable is of judged answers", built.unusable != "error", PREFERENCES),
+            ("chat_template writes chats as texts", built.chat_template, _CHATS),
+        ):
+            if given and built.objective not in takes:
+                raise ValueError(f"{what}, for {takes}; the objective is {built.objective!r}")
         return built
+
+    @property
+    def template(self) -> str | None:
+        """The chat template, where one is given."""
+        return CHATML if self.chat_template == "chatml" else self.chat_template or None
 
 
 def build_rows(config, tokenizer, split: str | None = None) -> Rows:
@@ -96,9 +126,13 @@ def _example_rows(data: DataConfig, tokenizer, split: str, pad_id: int) -> Rows:
     room = data.length - len(data.virtual)
     try:
         found = examples(data, split)
+        if data.objective in PREFERENCES:
+            return _preference_rows(data, found, tokenizer, pad_id, learns=split != "heldout")
         if data.objective == "seq2seq":
             return _seq2seq_rows(data, found, tokenizer, pad_id)
-        coded = encode_examples(found, tokenizer, max_length=room, long=data.long, boundary=data.boundary)
+        coded = encode_examples(
+            found, tokenizer, max_length=room, long=data.long, boundary=data.boundary, template=data.template
+        )
     except ValueError as error:
         raise ValueError(f"{split} split of {data.path}: {error}") from None
     coded = [with_virtual(example, data.virtual) for example in coded] if data.virtual else coded
@@ -109,10 +143,32 @@ def _example_rows(data: DataConfig, tokenizer, split: str, pad_id: int) -> Rows:
 def _seq2seq_rows(data: DataConfig, found: list[dict], tokenizer, pad_id: int) -> Rows:
     room, targets = data.length - len(data.virtual), data.targets_length or data.length
     pairs = encode_pairs(found, tokenizer, inputs_length=room, targets_length=targets, long=data.long)
-    start = pad_id if data.decoder_start < 0 else data.decoder_start
-    return PairRows(
-        pairs, data.length, targets, decoder_start_id=start, pad_id=pad_id, pack=data.pack, virtual=data.virtual
-    )
+    ids = {"decoder_start_id": _start(data, pad_id), "pad_id": pad_id}
+    return PairRows(pairs, data.length, targets, **ids, pack=data.pack, virtual=data.virtual)
+
+
+def _preference_rows(data: DataConfig, found: list[dict], tokenizer, pad_id: int, *, learns: bool) -> Rows:
+    """Rows of two answers each; `learns`: it is an error if the judgements have only one outcome."""
+    room, targets = data.length - len(data.virtual), data.targets_length or data.length
+    single = data.objective.startswith("unpaired")
+    shared: dict[str, Any] = {"long": data.long, "unusable": data.unusable}
+    ids: dict[str, Any] = {"pad_id": pad_id, "virtual": data.virtual}
+    coded: list[Any]
+    if data.objective.endswith("seq2seq"):
+        pairs = encode_unpaired_seq2seq if single else encode_preference_pairs
+        coded = pairs(found, tokenizer, inputs_length=room, targets_length=targets, **shared)
+        rows: Rows = PreferencePairRows(coded, data.length, targets, decoder_start_id=_start(data, pad_id), **ids)
+    else:
+        encode = encode_unpaired if single else encode_preferences
+        coded = encode(found, tokenizer, length=room, boundary=data.boundary, template=data.template, **shared)
+        rows = PreferenceRows(coded, data.length, **ids)
+    if learns:
+        require_two_outcomes([c.preferred for c in coded], single=single)
+    return MappedRows(rows, desirable) if single else rows
+
+
+def _start(data: DataConfig, pad_id: int) -> int:
+    return pad_id if data.decoder_start < 0 else data.decoder_start
 
 
 def _prompted(row, rng, *, ids):
@@ -132,16 +188,24 @@ def _text_rows(data: DataConfig, tokenizer, split: str, pad_id: int) -> Rows:
     return MappedRows(rows, prefix_lm) if data.objective == "prefix" else rows
 
 
-def build_source(config, tokenizer, *, split: str | None = None, shard: tuple[int, int] = (0, 1)) -> Batches:
+def build_source(
+    config,
+    tokenizer,
+    *,
+    split: str | None = None,
+    shard: tuple[int, int] = (0, 1),
+    rows: Callable[..., Rows] = build_rows,
+) -> Batches:
     """Batches of one data section, or of several mixed by `weights` (a mapping name -> section without `kind`).
 
     A mixture is `{"mix": {name: section, ...}, "weights": {name: rate}, "batch_size": ..., "seed": ...}`; without
     weights the sources are mixed in proportion to their rows, at most `cap` of each, to the power 1/`temperature`.
+    `rows(section, tokenizer, split)` makes the rows of each section.
     """
     if "mix" not in config:
         data = DataConfig.of(config)
-        rows = build_rows(config, tokenizer, split)
-        return Batches(Stream(rows, data.seed, shuffle=data.shuffle), data.batch_size, shard=shard)
+        made = rows(config, tokenizer, split)
+        return Batches(Stream(made, data.seed, shuffle=data.shuffle), data.batch_size, shard=shard)
     if unknown := sorted(set(config.keys()) - _MIXTURE):
         hint = meant(unknown[0], _MIXTURE)
         raise ValueError(f"unknown options {unknown} of a mixture{hint}; have {sorted(_MIXTURE)}")
@@ -151,9 +215,7 @@ def build_source(config, tokenizer, *, split: str | None = None, shard: tuple[in
     seed = config.get("seed", 0)
     names = sorted(config["mix"].keys())
     # Each source has a seed of its own, or two of equal size would be read in step.
-    streams = {
-        name: Stream(build_rows(config["mix"][name], tokenizer, split), seed + i) for i, name in enumerate(names)
-    }
+    streams = {name: Stream(rows(config["mix"][name], tokenizer, split), seed + i) for i, name in enumerate(names)}
     rates = dict((config.get("weights") or {}).items()) or mixing_rates(
         {k: len(s) for k, s in streams.items()}, **tempered
     )
@@ -201,8 +263,9 @@ def examples(data: DataConfig, split: str) -> list[dict]:
     for file in find_files([Path(data.path)]):
         rows = list(read_examples(file))
         made = templated(rows, data.templates, name=str(file)) if data.templates else rows
-        # The row itself decides, so that it is on one side in whatever phrasing.
-        held = [python_docs.is_heldout(str(sorted(row.items())), data.heldout) for row in rows]
+        # The row itself decides, so that it is on one side in whatever phrasing; of answers, the prompt.
+        key = asked if data.objective in PREFERENCES else lambda row: str(sorted(row.items()))
+        held = [python_docs.is_heldout(key(row), data.heldout) for row in rows]
         chosen += [example for example, h in zip(made, held, strict=True) if h == (split == "heldout")]
     return chosen
 

@@ -19,7 +19,7 @@ Prompt = str | list[dict]
 
 
 class UnusablePairError(ValueError):
-    """A pair that says nothing about which answer is better: equal answers, an empty one, or different prompts."""
+    """What says nothing about which answer is better: equal answers, an empty one, or answers to different prompts."""
 
 
 class Preference(NamedTuple):
@@ -59,28 +59,49 @@ def as_preference(example: Mapping) -> Preference:
     Raises:
       ValueError: other columns, dialogues that differ before their last answer, an empty answer, or equal ones.
     """
+    return _read(example).checked()
+
+
+def _read(example: Mapping) -> Preference:
     if {"output_1", "output_2", "preference"} <= set(example):
-        return _alpaca_eval(example).checked()
-    if not {"chosen", "rejected"} <= set(example):
+        return _alpaca_eval(example)
+    if not is_pair(example):
         raise ValueError(
             f"unknown columns {sorted(example)}; expected chosen and rejected with prompt, instruction, messages or "
             "conversations or without, or AlpacaEval's output_1, output_2 and preference"
         )
     chosen, rejected = example["chosen"], example["rejected"]
     sure = float(example.get("preferred", 1.0))
+    prompt = prompt_of(example)
+    if prompt is not None:
+        return Preference(prompt, as_answer(chosen), as_answer(rejected), sure)
+    return (_dialogues if isinstance(chosen, str) else _chats)(chosen, rejected, sure)
+
+
+def is_pair(example: Mapping) -> bool:
+    """Whether an example has the columns of two answers."""
+    return {"chosen", "rejected"} <= set(example) or {"output_1", "output_2", "preference"} <= set(example)
+
+
+def prompt_of(example: Mapping) -> Prompt | None:
+    """The prompt of an example that has one in a column of its own (or in several, as Alpaca does)."""
     if "prompt" in example:
         prompt = example["prompt"]
-    elif "instruction" in example:
-        prompt = alpaca_prompt(example)
-    elif "messages" in example or "conversations" in example:
-        prompt = as_messages(example)
-    elif isinstance(chosen, str):
-        return _dialogues(chosen, rejected, sure).checked()
-    else:
-        return _chats(chosen, rejected, sure).checked()
-    if not isinstance(prompt, str):
-        prompt = as_messages({"messages": prompt})
-    return Preference(prompt, _answer(chosen), _answer(rejected), sure).checked()
+        return prompt if isinstance(prompt, str) else as_messages({"messages": prompt})
+    if "instruction" in example:
+        return alpaca_prompt(example)
+    return as_messages(example) if "messages" in example or "conversations" in example else None
+
+
+def asked(example: Mapping) -> str:
+    """What an example's answers are to, so that all of them are on one side of a split; else all of the example."""
+    try:
+        prompt = _read(example).prompt if is_pair(example) else prompt_of(example)
+        if isinstance(prompt, list) and prompt[-1]["role"] == "assistant":
+            prompt = prompt[:-1]  # a chat whose last message is the answer
+    except (ValueError, LookupError, TypeError):  # what is wrong with it is said where it is encoded
+        prompt = None
+    return str(sorted(example.items()) if prompt is None else prompt)
 
 
 def pairs_of_ranking(prompt: Prompt, answers: Sequence[str], ranks: Sequence[float]) -> list[Preference]:
@@ -105,7 +126,7 @@ def pairs_of_ranking(prompt: Prompt, answers: Sequence[str], ranks: Sequence[flo
     return pairs
 
 
-def _answer(given: str | Mapping | Sequence[Mapping]) -> str:
+def as_answer(given: str | Mapping | Sequence[Mapping]) -> str:
     """An answer as a text: given as one, as the assistant's message, or as a chat of that message alone."""
     if isinstance(given, Mapping):
         given = [given]
@@ -134,7 +155,7 @@ def _chats(chosen: Sequence[Mapping], rejected: Sequence[Mapping], sure: float) 
         raise UnusablePairError(
             "chosen and rejected without a prompt must be chats that are equal up to their last message"
         )
-    return Preference(ours[:-1], _answer(ours[-1:]), _answer(theirs[-1:]), sure)
+    return Preference(ours[:-1], as_answer(ours[-1:]), as_answer(theirs[-1:]), sure)
 
 
 def _alpaca_eval(example: Mapping) -> Preference:

@@ -7,27 +7,31 @@ T length · S source length
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.text import Text
 
-from . import show
 from .corruption import pack_pairs
 from .packing import Example, Row, pack_row
-from .preference import Preference, UnusablePairError, as_preference
+from .preference import Preference, Prompt, UnusablePairError, as_preference
 from .seq2seq import Pair, cut, encode_pair
 from .sources import Rows
 from .templates import encode_chat, encode_chat_prompt, encode_completion
+from .virtual import with_virtual
 
 
 class Coded(NamedTuple):
-    """Both answers with the prompt in front of them, as token ids and masks; `prompt` counts its tokens."""
+    """Both answers with the prompt in front of them, as token ids and masks; `prompt` counts its tokens.
+
+    asked: the prompt before anything was cut, where it is to be told from others (`data.unpaired`).
+    """
 
     chosen: Example
     rejected: Example
     prompt: int
     preferred: float
+    asked: str = ""
 
 
 class CodedPair(NamedTuple):
@@ -37,6 +41,7 @@ class CodedPair(NamedTuple):
     chosen: np.ndarray
     rejected: np.ndarray
     preferred: float
+    asked: str = ""
 
 
 def encode_preference(
@@ -47,21 +52,27 @@ def encode_preference(
     Raises:
       ValueError: no chat template, or a prompt whose tokens are not those that both answers follow.
     """
-    answers = preference.chosen, preference.rejected
-    if isinstance(preference.prompt, str):
-        both = [encode_completion(preference.prompt, text, tokenizer, boundary=boundary) for text in answers]
-        heads = [int(np.argmax(example.loss_mask)) for example in both]
-    else:
-        head = encode_chat_prompt(preference.prompt, tokenizer, template=template)
-        said = [[*preference.prompt, {"role": "assistant", "content": text}] for text in answers]
-        whole = [encode_chat(messages, tokenizer, template=template) for messages in said]
-        # Of a longer chat only the last turn is what is preferred.
-        both = [Example(e.tokens, e.loss_mask & (np.arange(len(e.tokens)) >= len(head))) for e in whole]
-        heads = [len(head)] * 2
-    first, second = (example.tokens[:n] for example, n in zip(both, heads, strict=True))
-    if not np.array_equal(first, second):
+    chosen, rejected = (
+        encode_answer(preference.prompt, text, tokenizer, template=template, boundary=boundary)
+        for text in (preference.chosen, preference.rejected)
+    )
+    if not np.array_equal(chosen[0].tokens[: chosen[1]], rejected[0].tokens[: rejected[1]]):
         raise ValueError("the answers do not follow the same prompt tokens; use boundary='separate'")
-    return Coded(both[0], both[1], heads[0], preference.preferred)
+    return Coded(chosen[0], rejected[0], chosen[1], preference.preferred)
+
+
+def encode_answer(
+    prompt: Prompt, answer: str, tokenizer: Any, *, template: str | None = None, boundary: str = "joint"
+) -> tuple[Example, int]:
+    """A prompt with its answer, of which alone something is predicted, and how many tokens the prompt has."""
+    if isinstance(prompt, str):
+        example = encode_completion(prompt, answer, tokenizer, boundary=boundary)
+        return example, int(np.argmax(example.loss_mask))
+    head = encode_chat_prompt(prompt, tokenizer, template=template)
+    said = [*prompt, {"role": "assistant", "content": answer}]
+    whole = encode_chat(said, tokenizer, template=template)
+    # Of a longer chat only the last turn is what is judged.
+    return Example(whole.tokens, whole.loss_mask & (np.arange(len(whole.tokens)) >= len(head))), len(head)
 
 
 def encode_preferences(
@@ -80,14 +91,19 @@ def encode_preferences(
       length: the most tokens of a prompt with an answer.
       long: what becomes of longer ones: "error"; "truncate", where the prompt loses its first tokens, but for the begin
         token; "drop".
-      unusable: what becomes of pairs of equal answers, with an empty one, or of different prompts: "error" or "drop".
+      unusable: what becomes of pairs of equal answers, with an empty one, of different prompts, or with an answer that
+        alone is too long to be truncated for: "error" or "drop".
 
     Raises:
-      ValueError: also where an answer alone is too long to be truncated for; counts such examples.
+      ValueError: counts the examples that are too long.
     """
-    coded = _encoded(
-        examples, lambda p: encode_preference(p, tokenizer, template=template, boundary=boundary), unusable
-    )
+    encode = partial(encode_preference, tokenizer=tokenizer, template=template, boundary=boundary)
+    coded = encoded(examples, lambda example: [encode(as_preference(example))], unusable)
+    return fitted(coded, length, tokenizer, long=long, unusable=unusable)
+
+
+def fitted(coded: list[Coded], length: int, tokenizer: Any, *, long: str, unusable: str) -> list[Coded]:
+    """Those that fit a row of `length` tokens, or are cut to; see `encode_preferences`."""
     _require_choice("long", long, ("error", "truncate", "drop"))
     size = lambda c: max(len(c.chosen.tokens), len(c.rejected.tokens))  # noqa: E731
     if long == "drop":
@@ -98,6 +114,8 @@ def encode_preferences(
             f"{too_long} of {len(coded)} pairs exceed {length} tokens (the longest has {max(map(size, coded))}); "
             "choose long='truncate' or 'drop', or a larger length"
         )
+    if unusable == "drop":
+        coded = _kept(coded, [size(c) - c.prompt < length for c in coded], f"{length} tokens with their answers alone")
     answers = [size(c) - c.prompt for c in coded]
     if lost := sum(n >= length for n in answers):
         raise ValueError(
@@ -118,20 +136,30 @@ def encode_preference_pairs(
 ) -> list[CodedPair]:
     """All examples for an encoder-decoder, which reads the prompt and answers; see `encode_preferences`.
 
-    long: "truncate" cuts prompts as `seq2seq.encode_pairs` does; an answer over its length is an error all the same.
+    long: "truncate" cuts prompts as `seq2seq.encode_pairs` does; an answer over its length is unusable all the same.
     """
 
-    def encode(preference: Preference) -> CodedPair:
-        chosen, rejected = (_seq2seq(preference.prompt, text, tokenizer) for text in preference[1:3])
-        return CodedPair(chosen.inputs, chosen.targets, rejected.targets, preference.preferred)
+    def encode(example: Mapping) -> list[CodedPair]:
+        preference = as_preference(example)
+        chosen, rejected = (encode_seq2seq(preference.prompt, text, tokenizer) for text in preference[1:3])
+        return [CodedPair(chosen.inputs, chosen.targets, rejected.targets, preference.preferred)]
 
-    coded = _encoded(examples, encode, unusable)
+    coded = encoded(examples, encode, unusable)
+    return fitted_pairs(coded, inputs_length, targets_length, long=long, unusable=unusable)
+
+
+def fitted_pairs(
+    coded: list[CodedPair], inputs_length: int, targets_length: int, *, long: str, unusable: str
+) -> list[CodedPair]:
+    """Those that fit, or whose prompts are cut to; see `encode_preference_pairs`."""
     _require_choice("long", long, ("error", "truncate", "drop"))
-    answers = [max(len(c.chosen), len(c.rejected)) for c in coded]
-    reads = [len(c.inputs) for c in coded]
+    answer = lambda c: max(len(c.chosen), len(c.rejected))  # noqa: E731
     if long == "drop":
-        fits = [a <= targets_length and r <= inputs_length for a, r in zip(answers, reads, strict=True)]
+        fits = [answer(c) <= targets_length and len(c.inputs) <= inputs_length for c in coded]
         return _kept(coded, fits, f"{inputs_length} input or {targets_length} target tokens")
+    if long == "truncate" and unusable == "drop":
+        coded = _kept(coded, [answer(c) <= targets_length for c in coded], f"{targets_length} target tokens")
+    answers, reads = [answer(c) for c in coded], [len(c.inputs) for c in coded]
     wide = sum(r > inputs_length for r in reads) if long == "error" else 0
     if wide or max(answers) > targets_length:
         raise ValueError(
@@ -143,10 +171,13 @@ def encode_preference_pairs(
 
 
 class PreferenceRows:
-    """Rows of one preference each, [2, T] and padded on the right, with `preferred` []."""
+    """Rows of one preference each, [2, T] and padded on the right, with `preferred` [].
 
-    def __init__(self, coded: Sequence[Coded], length: int, *, pad_id: int = 0) -> None:
-        self._coded, self._length, self._pad_id = coded, length, pad_id
+    virtual: ids of a soft prompt in front of every text, for which `length` has room.
+    """
+
+    def __init__(self, coded: Sequence[Coded], length: int, *, pad_id: int = 0, virtual: Sequence[int] = ()) -> None:
+        self._coded, self._length, self._pad_id, self._virtual = coded, length, pad_id, virtual
 
     def __len__(self) -> int:
         return len(self._coded)
@@ -154,12 +185,13 @@ class PreferenceRows:
     def row(self, index: int, rng: np.random.Generator | None = None) -> Row:
         del rng
         one = self._coded[index]
-        rows = [pack_row([answer], self._length, self._pad_id) for answer in (one.chosen, one.rejected)]
+        both = (with_virtual(answer, self._virtual) for answer in (one.chosen, one.rejected))
+        rows = [pack_row([answer], self._length, self._pad_id) for answer in both]
         return _side_by_side(rows, one.preferred)
 
 
 class PreferencePairRows:
-    """The same for an encoder-decoder: `inputs` [2, S] hold the prompt twice."""
+    """The same for an encoder-decoder: `inputs` [2, S] hold the prompt twice, behind a soft prompt's ids."""
 
     def __init__(
         self,
@@ -169,8 +201,10 @@ class PreferencePairRows:
         *,
         decoder_start_id: int,
         pad_id: int = 0,
+        virtual: Sequence[int] = (),
     ) -> None:
         self._coded, self._shape = coded, (inputs_length, targets_length)
+        self._front = np.asarray(virtual, np.int32)
         self._ids = {"decoder_start_id": decoder_start_id, "pad_id": pad_id}
 
     def __len__(self) -> int:
@@ -179,7 +213,8 @@ class PreferencePairRows:
     def row(self, index: int, rng: np.random.Generator | None = None) -> Row:
         del rng
         one = self._coded[index]
-        rows = [pack_pairs([(one.inputs, answer)], *self._shape, **self._ids) for answer in (one.chosen, one.rejected)]
+        inputs = np.concatenate([self._front, one.inputs])
+        rows = [pack_pairs([(inputs, answer)], *self._shape, **self._ids) for answer in (one.chosen, one.rejected)]
         return _side_by_side(rows, one.preferred)
 
 
@@ -202,25 +237,23 @@ class WithReference:
         return self._rows.row(index, rng) | {"reference": self._logprobs[index]}
 
 
-def render(batch: Mapping[str, np.ndarray], tokenizer: Any, *, pairs: int = 2, max_tokens: int = 400) -> Text:
-    """The first pairs of a batch as `show.render` has them: what is compared is bold, the prompt is dim."""
-    text = Text()
-    tokens = {name: array for name, array in batch.items() if np.ndim(array) == 3}
-    for p in range(min(pairs, len(batch["tokens"]))):
-        sure = float(batch["preferred"][p]) if "preferred" in batch else 1.0
-        for i, name in enumerate(("chosen", "rejected")):
-            text.append(f"pair {p}, {name} ({sure if i == 0 else 1 - sure:.2f}): ", style="bold")
-            text.append(show.render({k: v[p, i : i + 1] for k, v in tokens.items()}, tokenizer, max_tokens=max_tokens))
-    return text
+def require_two_outcomes(preferred: Sequence[float], *, single: bool) -> None:
+    """Refuses judgements of which nothing can be learned: all good, all bad, or (not `single`) all ties."""
+    if single and len(set(preferred)) == 1:
+        kind = "desirable" if preferred[0] else "undesirable"
+        raise ValueError(f"all {len(preferred)} answers are {kind}; learning from single answers needs both kinds")
+    if not single and all(p == 0.5 for p in preferred):
+        raise ValueError(f"all {len(preferred)} pairs are ties: there is nothing to prefer")
 
 
-def _encoded(examples: Iterable[Mapping], encode: Callable[[Preference], Any], unusable: str) -> list[Any]:
+def encoded(examples: Iterable[Mapping], encode: Callable[[Mapping], list[Any]], unusable: str) -> list[Any]:
+    """What all examples are encoded to; one that is unusable raises, naming its number, or is dropped."""
     _require_choice("unusable", unusable, ("error", "drop"))
     coded, given = [], 0
     for number, example in enumerate(examples):
         given += 1
         try:
-            coded.append(encode(as_preference(example)))
+            coded += encode(example)
         except ValueError as error:
             if not (unusable == "drop" and isinstance(error, UnusablePairError)):
                 raise ValueError(f"example {number}: {error}") from None
@@ -229,7 +262,8 @@ def _encoded(examples: Iterable[Mapping], encode: Callable[[Preference], Any], u
     return coded
 
 
-def _seq2seq(prompt: Any, answer: str, tokenizer: Any) -> Pair:
+def encode_seq2seq(prompt: Prompt, answer: str, tokenizer: Any) -> Pair:
+    """A prompt and an answer for an encoder-decoder."""
     if isinstance(prompt, str):
         return encode_pair({"prompt": prompt, "completion": answer}, tokenizer)
     return encode_pair({"messages": [*prompt, {"role": "assistant", "content": answer}]}, tokenizer)
@@ -245,7 +279,7 @@ def _truncated(coded: Coded, room: int, bos_id: int | None) -> Coded:
         Example(*(np.concatenate([x[kept], x[coded.prompt :]]) for x in example))
         for example in (coded.chosen, coded.rejected)
     )
-    return Coded(chosen, rejected, room, coded.preferred)
+    return coded._replace(chosen=chosen, rejected=rejected, prompt=room)
 
 
 def _side_by_side(rows: Sequence[Row], preferred: float) -> Row:

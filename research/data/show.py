@@ -13,7 +13,10 @@ def render(batch: Mapping[str, np.ndarray], tokenizer, *, rows: int = 2, max_tok
 
     One colour per packed document; a token that is predicted is bold and underlined, the others are dim. Where the
     target is another token than the one shown (masked LM), it follows as `[piece>target]`. Encoder inputs come first.
+    Of rows of answers side by side, [B, 2, T], both are shown.
     """
+    if np.ndim(batch["tokens"]) == 3:
+        return _side_by_side(batch, tokenizer, rows, max_tokens)
     text = Text()
     for i in range(min(rows, len(batch["tokens"]))):
         text.append(f"row {i}", style="bold")
@@ -30,6 +33,22 @@ def render(batch: Mapping[str, np.ndarray], tokenizer, *, rows: int = 2, max_tok
         else:
             predicted, targets = _predicted(batch, i)
             _line(text, batch["tokens"][i], _segments(batch, i), predicted, targets, tokenizer, max_tokens)
+    return text
+
+
+def _side_by_side(batch, tokenizer, rows: int, max_tokens: int) -> Text:
+    """Both answers of the first rows, and what is known of them."""
+    text = Text()
+    tokens = {name: array for name, array in batch.items() if np.ndim(array) == 3}
+    for p in range(min(rows, len(batch["tokens"]))):
+        if "desirable" in batch:
+            what, names = "row", ["desirable" if batch["desirable"][p] else "undesirable", "answer to another"]
+        else:
+            sure = float(batch["preferred"][p]) if "preferred" in batch else 1.0
+            what, names = "pair", [f"chosen ({sure:.2f})", f"rejected ({1 - sure:.2f})"]
+        for i, name in enumerate(names):
+            text.append(f"{what} {p}, {name}: ", style="bold")
+            text.append(render({k: v[p, i : i + 1] for k, v in tokens.items()}, tokenizer, max_tokens=max_tokens))
     return text
 
 

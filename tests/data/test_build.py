@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from research.data import build_rows, build_source, check_batch, render
-from research.data.build import FROM_EXAMPLES, OBJECTIVES
+from research.data.build import FROM_EXAMPLES, OBJECTIVES, PREFERENCES
 from research.data.byte_tokenizer import ByteTokenizer
 from research.data.corpus import TokenCorpus
 from research.data.rows import DocumentRows
@@ -27,14 +27,18 @@ def folder(tmp_path_factory):
         (root / f"{i}.txt").write_text(f"Document {i}. It has {i * i} words. " * (1 + i % 5))
     rows = [{"prompt": f"Double {i}:", "completion": f" {2 * i}"} for i in range(60)]
     (root / "tune.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    pairs = [
+        {"prompt": f"Double {i % 30}:", "chosen": f" {2 * (i % 30)}!{i}", "rejected": f" {i % 30}"} for i in range(60)
+    ]
+    (root / "pairs.jsonl").write_text("".join(json.dumps(r) + "\n" for r in pairs))
     return root
 
 
 def section(folder, objective):
-    tune = objective in FROM_EXAMPLES
+    examples = folder / ("pairs.jsonl" if objective in PREFERENCES else "tune.jsonl")
     return {
-        "kind": "examples" if tune else "text",
-        "path": str(folder / "tune.jsonl" if tune else folder),
+        "kind": "examples" if objective in FROM_EXAMPLES else "text",
+        "path": str(examples if objective in FROM_EXAMPLES else folder),
         "column": "prompt",
         "objective": objective,
         "length": 64,
@@ -50,13 +54,44 @@ def test_every_objective(folder, tokenizer, objective):
     for step in (0, 9):
         batch = source.batch(step)
         check_batch(batch, tokenizer.vocab_size, 64)
-        assert ("inputs" in batch) == (objective in ("span", "denoise", "seq2seq"))
+        assert ("inputs" in batch) == (objective in ("span", "denoise") or objective.endswith("seq2seq"))
         assert ("horizon" in batch) == ("prefix" in objective)
     shown = render(batch, tokenizer, rows=1)
     assert "tokens predicted" in shown.plain and any("bold underline" in str(s.style) for s in shown.spans)
     heldout = build_rows(config, tokenizer, "heldout")
     assert 0 < len(heldout) < len(source.stream)
     assert sum(b["loss_mask"].sum() for b in one_pass(heldout, 4)) > 0
+
+
+@pytest.mark.parametrize("objective", ["preference", "unpaired"])
+def test_all_answers_to_a_prompt_are_on_one_side(folder, tokenizer, objective):
+    def prompts(split):
+        found = [row_of.row(i, None) for row_of in [build_rows(section(folder, objective), tokenizer, split)]
+                 for i in range(len(row_of))]  # fmt: skip
+        heads = [row["tokens"][0][: int(row["loss_mask"][0].argmax()) + 1] for row in found]
+        return [tokenizer.decode(ids.tolist()) for ids in heads]
+
+    train, heldout = prompts("train"), prompts("heldout")
+    assert len(train) + len(heldout) == (60 if objective == "preference" else 120)
+    assert heldout and not set(train) & set(heldout)
+
+
+def test_a_chat_template_is_given_by_the_config(folder, tokenizer, tmp_path):
+    says = lambda role, text: {"role": role, "content": text}  # noqa: E731
+    chats = [{"messages": [says("user", f"{i}?"), says("assistant", f"{i}!")], "label": i % 2 == 0} for i in range(9)]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(c) + "\n" for c in chats))
+    config = section(folder, "unpaired") | {
+        "path": str(tmp_path / "chats.jsonl"),
+        "heldout": 0.0,
+        "shuffle": False,
+        "length": 70,
+    }
+    with pytest.raises(ValueError, match="this tokenizer has no chat template"):
+        build_source(config, tokenizer)
+    batch = build_source(config | {"chat_template": "chatml", "batch_size": 9}, tokenizer).batch(0)
+    assert batch["desirable"].tolist() == [1, 0] * 4 + [1]
+    text = tokenizer.decode(batch["tokens"][1, 0].tolist())
+    assert "<|im_start|>user\n1?<|im_end|>\n<|im_start|>assistant\n1!<|im_end|>" in text
 
 
 def test_show_marks_targets_and_padding(tokenizer):
@@ -98,6 +133,9 @@ def test_python_docs_section(tokenizer):
         ({"kind": "examples"}, "examples are for the objectives tune"),
         ({"objective": "tune"}, "needs kind 'examples' or 'tfds', got 'text'"),
         ({"objective": "span", "pack": False}, "objective 'span' always packs"),
+        ({"unusable": "drop"}, "unusable is of judged answers, for"),
+        ({"chat_template": "chatml"}, "chat_template writes chats"),
+        ({"objective": "unpaired", "templates": ("{a} ||| {b}",)}, "templates make examples, for"),
         ({"heldout": 0.0, "split": "heldout"}, "the heldout split of text .* is empty"),
     ],
 )

@@ -16,8 +16,8 @@ from research.data.preference_rows import (
     encode_preference,
     encode_preference_pairs,
     encode_preferences,
-    render,
 )
+from research.data.show import render
 from research.data.sources import Batches, Stream
 
 BYTES, FRAMED = ByteTokenizer(), ByteTokenizer(("<pad>", "</s>", "<unk>", "<s>"))
