@@ -96,12 +96,12 @@ class DataConfig:
         if isinstance(built.templates, str):
             raise ValueError(f"templates is a list of phrasings, given the text {built.templates!r}")
         supervised = tuple(name for name in FROM_EXAMPLES if name not in PREFERENCES)
-        for what, given, takes in (
+        for what, asked_for, takes in (
             ("templates make examples", built.templates, supervised),
             ("unusable is of judged answers", built.unusable != "error", PREFERENCES),
             ("chat_template writes chats as texts", built.chat_template, _CHATS),
         ):
-            if given and built.objective not in takes:
+            if asked_for and built.objective not in takes:
                 raise ValueError(f"{what}, for {takes}; the objective is {built.objective!r}")
         return built
 

@@ -8,6 +8,7 @@ What the reference gives an answer comes from one of three places:
 P pairs · T length · S source length
 """
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,8 +16,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from research import weights
+from research.core import mesh as meshes
 from research.core import tree
 from research.core.names import meant
 from research.core.types import Array, Batch, Params
@@ -36,7 +39,7 @@ BESIDE_A_REFERENCE: dict[str, Callable[..., Loss]] = {
 }
 ALONE: dict[str, Callable[..., Loss]] = {"simpo": simpo, "orpo": orpo}
 REFERENCES = ("adapter", "batch", "copy")
-_ROWS = ("preferred", "reference")
+_ROWS = ("preferred", "desirable", "reference", "part")
 
 
 def answer_logprobs(
@@ -44,15 +47,17 @@ def answer_logprobs(
 ) -> Sequences:
     """log π of both answers of each pair and their lengths, [P, 2], for a batch of `data.preference_rows`.
 
-    The batch holds the model's inputs, `targets` and `loss_mask` as [P, 2, T]; with an rng, dropout is on.
+    The batch holds the model's inputs, `targets` and `loss_mask` as [P, 2, T], or [P, 1, T] of single answers; with an
+    rng, dropout is on.
     """
+    shape = batch["loss_mask"].shape[:2]
     flat = {name: x.reshape(-1, *x.shape[2:]) for name, x in batch.items() if name not in _ROWS}
     mask = flat["loss_mask"]
     output = model.apply(params, flat, rng=rng)
     features, table, bias, cap = model.projection(params, output.hidden)
     targets = jnp.where(mask > 0, flat["targets"], 0)
     logprobs = token_logprobs(features, table, targets, bias=bias, cap=cap, chunk=chunk)
-    return jax.tree.map(lambda x: x.reshape(-1, 2), sequence_logprobs(logprobs, mask))
+    return jax.tree.map(lambda x: x.reshape(shape), sequence_logprobs(logprobs, mask))
 
 
 def preference_loss(
@@ -83,32 +88,48 @@ def preference_loss(
     for what, given, names in (("loss", loss, known), ("reference", reference, REFERENCES)):
         if given not in names:
             raise ValueError(f"unknown {what} {given!r}{meant(given, names)}; have {sorted(names)}")
-    if model.config.head != "lm" or model.config.kind == "encoder":
-        raise ValueError(
-            f"answers are written by a decoder with head 'lm'; this model is of kind {model.config.kind!r} with head "
-            f"{model.config.head!r}"
-        )
+    check_writes(model)
     if loss in ALONE and reference != "adapter":
         raise ValueError(f"{loss!r} has no reference; given reference={reference!r}")
-    objective = _with_options(loss, known[loss], options)
+    blank = jax.ShapeDtypeStruct((1, 2), jnp.float32)
+    objective = with_options(loss, known[loss], options, blank, blank)
 
     def loss_fn(params: Params, batch: Batch, rng: Array | None) -> Loss:
-        policy_params = params["policy"] if reference == "copy" else params
-        policy = answer_logprobs(model, policy_params, batch, rng, chunk=chunk)
+        policy = answer_logprobs(model, policy_of(params, reference), batch, rng, chunk=chunk)
         both = jnp.all(policy.lengths > 0, axis=-1)
         rest: dict[str, Any] = {"preferred": batch.get("preferred", 1.0), "mask": both}
         if loss in ALONE:
             return objective(policy.logprobs, policy.lengths, **rest)
         if loss == "ipo":
             rest["lengths"] = policy.lengths
-        if reference == "batch":
-            said = batch["reference"]
-        else:
-            frozen = params["reference"] if reference == "copy" else without_adapter(params, adapter)
-            said = answer_logprobs(model, jax.lax.stop_gradient(frozen), batch, chunk=chunk).logprobs
+        said = reference_says(model, params, batch, reference, adapter=adapter, chunk=chunk)
         return objective(policy.logprobs, said, **rest)
 
     return loss_fn
+
+
+def check_writes(model: Model) -> None:
+    """Refuses a model that has no probabilities of answers."""
+    if model.config.head != "lm" or model.config.kind == "encoder":
+        raise ValueError(
+            f"answers are written by a decoder with head 'lm'; this model is of kind {model.config.kind!r} with head "
+            f"{model.config.head!r}"
+        )
+
+
+def policy_of(params: Params, reference: str) -> Params:
+    """The weights of the policy."""
+    return params["policy"] if reference == "copy" else params
+
+
+def reference_says(
+    model: Model, params: Params, batch: Batch, reference: str, *, adapter: str | None = None, chunk: int = CHUNK
+) -> Array:
+    """log π_ref of both answers of each pair, [P, 2], without dropout or gradient; see the top of this file."""
+    if reference == "batch":
+        return batch["reference"]
+    frozen = params["reference"] if reference == "copy" else without_adapter(params, adapter)
+    return answer_logprobs(model, jax.lax.stop_gradient(frozen), batch, chunk=chunk).logprobs
 
 
 def without_adapter(params: Params, adapter: str | None = None) -> Params:
@@ -145,9 +166,19 @@ def with_copy(params: Params, reference: Params | None = None) -> tuple[dict[str
 
 
 def reference_logprobs(
-    model: Model, params: Params, rows: Rows, *, batch_size: int = 8, chunk: int = CHUNK
+    model: Model,
+    params: Params,
+    rows: Rows,
+    *,
+    batch_size: int = 8,
+    chunk: int = CHUNK,
+    mesh: Mesh | None = None,
+    show: Callable[[int], None] | None = None,
 ) -> np.ndarray:
-    """log π_ref of both answers of every row, [n, 2] float32, for `data.preference_rows.WithReference`."""
+    """log π_ref of both answers of every row, [n, 2] float32, for `data.preference_rows.WithReference`.
+
+    show: told after each batch how many rows are done.
+    """
     score = jax.jit(lambda p, b: answer_logprobs(model, p, b, chunk=chunk).logprobs)
     found = np.zeros((len(rows), 2), np.float32)
     rng = np.random.default_rng(0)
@@ -156,18 +187,26 @@ def reference_logprobs(
         # Full batches only, so that there is one program.
         padded = np.resize(index, batch_size)
         batch = stack([rows.row(int(i), rng) for i in padded])
-        found[index] = np.asarray(score(params, batch))[: len(index)]
+        with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
+            found[index] = np.asarray(score(params, meshes.place(batch, mesh)))[: len(index)]
+        if show is not None:
+            show(int(index[-1]) + 1)
     return found
 
 
-def _with_options(name: str, objective: Callable[..., Loss], options: dict[str, Any]) -> Callable[..., Loss]:
-    """The loss with its options in place, refused here and not when it is first traced."""
+def with_options(
+    name: str, objective: Callable[..., Loss], options: dict[str, Any], *blanks: jax.ShapeDtypeStruct
+) -> Callable[..., Loss]:
+    """The loss with its options in place, refused here and not when it is first traced.
+
+    Raises:
+      ValueError: an option that it has not (the nearest is named), or a number outside its range.
+    """
     every = objective.__kwdefaults__ or {}
     own = {k for k in every if k not in ("mask", "preferred", "lengths")}
     for option in options:
         if option not in own:
             raise ValueError(f"{name!r} has no option {option!r}{meant(option, own)}; have {sorted(own)}")
     ready = partial(objective, **options)
-    blank = jax.ShapeDtypeStruct((1, 2), jnp.float32)
-    jax.eval_shape(ready, blank, blank)
+    jax.eval_shape(ready, *blanks)
     return ready

@@ -15,7 +15,7 @@ from research.core.types import Array, Batch, Params
 from research.models import Model
 from research.objectives import Loss, bradley_terry
 
-_OF_PAIRS = ("preferred", "margin", "reference", "loss_mask", "targets")
+_OF_PAIRS = ("preferred", "margin", "reference", "loss_mask", "targets", "part")
 
 
 def pairwise_loss(model: Model, *, center: float = 0.0) -> Callable[[Params, Batch, Array | None], Loss]:
