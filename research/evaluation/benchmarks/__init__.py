@@ -1,4 +1,5 @@
-"""Benchmarks as tasks, from local files: GLUE, SuperGLUE, MMLU, BIG-bench, BBH, TruthfulQA, commonsense, GSM8K, code.
+"""Benchmarks as tasks, from local files: GLUE, SuperGLUE, MMLU, BIG-bench, BBH, TruthfulQA, HHH, commonsense, GSM8K,
+HumanEval.
 
 `load("glue/rte", root)` gives one task, `load("glue", root)` all tasks of the group whose files are under `root`.
 """
@@ -10,13 +11,13 @@ from typing import Any
 from research.apps.prompting import Task
 from research.core.names import meant
 
-from . import arithmetic, bbh, big_bench, commonsense, glue, humaneval, mmlu, superglue, truthfulqa
+from . import arithmetic, bbh, big_bench, commonsense, glue, hhh, humaneval, mmlu, superglue, truthfulqa
 from .metrics import METRICS, Metric, pass_at_k, scored
 
 __all__ = ["METRICS", "Metric", "available", "load", "pass_at_k", "scored"]
 
 # Each has names(root), all tasks it knows; file(name, root), where the asked rows are; task(name, root, options).
-_MODULES: tuple[Any, ...] = (glue, superglue, mmlu, big_bench, bbh, truthfulqa, commonsense, arithmetic, humaneval)
+_MODULES: tuple[Any, ...] = (glue, superglue, mmlu, big_bench, bbh, truthfulqa, hhh, commonsense, arithmetic, humaneval)
 
 
 def available(root: str | Path) -> list[str]:

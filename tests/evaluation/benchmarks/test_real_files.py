@@ -28,6 +28,9 @@ SIZES = {
     "bbh/penguins_in_a_table": (146, 0),
     "truthfulqa/mc1": (817, 0),
     "truthfulqa/mc2": (817, 0),
+    "hhh/choice": (306, None),
+    "hhh/text": (306, None),
+    "hhh/ethical": (177, None),
     "commonsense/ARC-Challenge": (600, None),
     "commonsense/ARC-Easy": (600, None),
     "commonsense/boolq": (600, None),
@@ -51,7 +54,7 @@ def tasks(data_dir):
 
 
 def test_what_is_available_is_loaded(tasks, data_dir):
-    assert len(tasks) == 3 + 19 + 2 + 13 + 2 + 7 + 3 and set(SIZES) <= set(tasks)
+    assert len(tasks) == 3 + 19 + 2 + 13 + 2 + 3 + 7 + 3 and set(SIZES) <= set(tasks)
     assert [task.name for task in load("mmlu", data_dir)] == [name for name in tasks if name.startswith("mmlu/")]
     assert sum(len(task.items) for task in load("mmlu", data_dir)) == 4023 - 19  # MANIFEST counts headers
     assert len(load("bbh", data_dir)) == 13 and sum(len(task.items) for task in load("bbh", data_dir)) == 3146
