@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from research import weights
 from research.core import tree
-from research.core.types import Params
+from research.core.types import Array, Params
 from research.models import ModelConfig, build, preset
 from research.models.config import check_names
 from research.ops.positions import Rope
@@ -54,6 +54,8 @@ def is_run(folder: Path) -> bool:
 def load_run(folder: str | os.PathLike[str], step: int | None = None) -> tuple[ModelConfig, Params, dict[str, Any]]:
     """(config, params, meta) of a run's newest sound checkpoint, or of one step; with its adapters, if it has any.
 
+    Of a run that learned beside a frozen reference it is the policy.
+
     Raises:
       ValueError: no sound checkpoint, no model config in it, or weights of another model.
     """
@@ -64,11 +66,20 @@ def load_run(folder: str | os.PathLike[str], step: int | None = None) -> tuple[M
             f"the checkpoint in {folder} says nothing about its model; its config has {sorted(meta['config'])}"
         )
     config = config_from_dict(stored)
+    params = params["policy"] if params.keys() == {"policy", "reference"} else params
     recipe = meta["config"].get("peft") or ()
     try:
         return config, weights.restored(params, build(config).abstract(), recipe, config=config), meta
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from None
+
+
+def with_head(config: ModelConfig, params: Params, head: str, key: Array) -> tuple[ModelConfig, Params]:
+    """The same body under another head, which is drawn from `key`."""
+    changed = config.replace(head=head)
+    fresh = jax.jit(lambda k: build(changed).init(k).get("head", {}))(key)
+    body = {name: part for name, part in params.items() if name != "head"}
+    return changed, body | ({"head": fresh} if fresh else {})
 
 
 def save_run(folder: str | os.PathLike[str], config: ModelConfig, params: Params, recipe: weights.Recipe = ()) -> Path:

@@ -1,7 +1,8 @@
 """From one config to everything a training run needs, with every mismatch refused before work begins.
 
 The config's sections: `model` (a preset and changes, `policy`, `unroll`, `remat`), `tokenizer`, `data`
-(`research.data.build`), `optimizer` (`research.training.optim`), `mesh`, and the run's own numbers, see `DEFAULTS`.
+(`research.data.build`), `loss` (`research.recipes.losses`), `optimizer` (`research.training.optim`), `mesh`, and the
+run's own numbers, see `DEFAULTS`.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,10 +21,12 @@ from research.core.names import meant
 from research.data import build, load_tokenizer, one_pass
 from research.data.sentencepiece_tokenizer import train_sentencepiece
 from research.interop import load_pretrained
-from research.interop.run import config_from_dict, is_run, load_run
+from research.interop.run import config_from_dict, is_run, load_run, with_head
 from research.models import Model, ModelConfig
 from research.models import build as build_model
-from research.recipes.pretrain import language_model_loss
+from research.recipes import losses
+from research.recipes.dpo import without_adapter
+from research.recipes.reference import MakeRows, rows_beside, rows_once
 from research.training import loss_scale, optim, state
 from research.training.evaluate import Evaluate, make_evaluate
 from research.training.optim import Optimizer
@@ -51,20 +54,25 @@ DEFAULTS: dict[str, Any] = {
     "model": {},
     "tokenizer": {},
     "data": {},
+    "loss": {},  # of judged answers: `research.recipes.losses`; empty: the objective of the data
     "optimizer": {},
     "loss_scale": {},  # of policies that compute in float16: `research.training.loss_scale.DEFAULTS`
 }
 _MODEL_CHOICES = {"policy": "f32", "unroll": False, "remat": "none"}
 _TOKENIZER_DEFAULTS = {"path": "", "kind": "bpe", "vocab_size": 4096, "sentinels": 0, "max_text_length": 16_384}
 _KINDS = {
-    "causal": "decoder",
-    "prefix": "decoder",
-    "tune": "decoder",
-    "tune_prefix": "decoder",
-    "mlm": "encoder",
-    "span": "encoder_decoder",
-    "denoise": "encoder_decoder",
-    "seq2seq": "encoder_decoder",
+    "causal": ("decoder",),
+    "prefix": ("decoder",),
+    "tune": ("decoder",),
+    "tune_prefix": ("decoder",),
+    "mlm": ("encoder",),
+    "span": ("encoder_decoder",),
+    "denoise": ("encoder_decoder",),
+    "seq2seq": ("encoder_decoder",),
+    "preference": ("decoder", "encoder"),
+    "preference_seq2seq": ("encoder_decoder",),
+    "unpaired": ("decoder",),
+    "unpaired_seq2seq": ("encoder_decoder",),
 }
 
 
@@ -141,21 +149,33 @@ def make_model(config: Mapping[str, Any], tokenizer: Any) -> Begun:
     """
     settings = dict(config["model"])
     choices = {name: settings.pop(name, default) for name, default in _MODEL_CHOICES.items()}
-    params, recipe = None, []
+    params: Any = None
+    recipe: list[dict[str, Any]] = []
     if config["init_from"]:
-        origin = Path(config["init_from"])
-        if is_run(origin):
-            described, params, meta = load_run(origin)
-            recipe = weights.describe(meta["config"].get("peft") or ())
-        else:
-            described, params, _ = load_pretrained(config["init_from"])
-        described = described.replace(**{k: v for k, v in settings.items() if k != "preset"})
+        described, params, recipe = loaded(config["init_from"], settings, jax.random.key(config["seed"]))
     else:
         ids = {name: getattr(tokenizer, name) for name in ("bos_id", "eos_id", "pad_id")}
         named = {name: -1 if value is None else value for name, value in ids.items()}
         described = config_from_dict({"vocab_size": tokenizer.vocab_size} | named | settings)
     check_fits(described, config["data"], tokenizer)
     return Begun(build_model(described, **choices), params, recipe)
+
+
+def loaded(origin: str, settings: Mapping[str, Any], key: Any) -> tuple[ModelConfig, Any, list[dict[str, Any]]]:
+    """(config, weights, their recipe) of a Hugging Face folder or hub id, or of a run, with the model's settings.
+
+    key: of a head that the settings name and that is not stored.
+    """
+    recipe: list[dict[str, Any]] = []
+    head = settings.get("head")
+    if is_run(Path(origin)):
+        described, params, meta = load_run(origin)
+        recipe = weights.describe(meta["config"].get("peft") or ())
+        if head not in (None, described.head):
+            described, params = with_head(described, params, head, key)
+    else:
+        described, params, _ = load_pretrained(origin, head=head, key=key)
+    return described.replace(**{k: v for k, v in settings.items() if k != "preset"}), params, recipe
 
 
 def check_fits(described: ModelConfig, data: Mapping[str, Any], tokenizer: Any) -> None:
@@ -171,10 +191,11 @@ def check_fits(described: ModelConfig, data: Mapping[str, Any], tokenizer: Any) 
         for name, given in (("length", one.length), ("targets_length", one.targets_length)):
             if given > described.max_length:
                 raise ValueError(f"data.{name} {given} is longer than the model's max_length {described.max_length}")
-        if _KINDS[one.objective] != described.kind:
+        if described.kind not in _KINDS[one.objective]:
+            fitting = " or ".join(repr(kind) for kind in _KINDS[one.objective])
             raise ValueError(
-                f"objective {one.objective!r} needs a model of kind {_KINDS[one.objective]!r}; "
-                f"{described.family!r} is of kind {described.kind!r}"
+                f"objective {one.objective!r} needs a model of kind {fitting}; {described.family!r} is of kind "
+                f"{described.kind!r}"
             )
 
 
@@ -194,38 +215,31 @@ def assemble(config: Mapping[str, Any], folder: Path, *, check: Check | None = N
 
     check: called with the config, the model, a batch and the mesh before the state takes memory; it may refuse.
     """
+    chosen = losses.choose(config)
     tokenizer = make_tokenizer(config, folder)
-    model, params, recipe = make_model(config, tokenizer)
+    begun = make_model(config, tokenizer)
+    model = begun.model
+    parts = sorted(config["data"].get("mix", ()))
+    loss_fn = losses.make(chosen, model, chunk=config["chunk"], parts=parts)
     mesh = meshes.make_mesh(config["mesh"]) if config["mesh"] else None
     key = jax.random.key(config["seed"])
-    begin_with = params if params is not None else lambda: model.init(jax.random.fold_in(key, 0))
-    shapes = model.abstract() if params is None else params
-    trainable = tree.select(shapes, list(config["trainable"])) if config["trainable"] else None
-    rules = dict(config["optimizer"].items())
-    if config["peft"]:
-        if trainable is not None:
-            raise ValueError("give either `trainable` or `peft`: {'method': 'select', 'target': ...} is a peft method")
-        begin_with = adapted(config["peft"], begin_with, model, tokenizer, jax.random.fold_in(key, 2))
-        shapes = jax.eval_shape(begin_with)
-        trainable = weights.trainable(shapes, config["peft"])
-        rules["rate_groups"] = (*weights.rate_groups(config["peft"]), *rules.get("rate_groups", ()))
-        config = prompted(config, virtual_ids(shapes), model.config)
-        recipe = [*recipe, *weights.describe(config["peft"])]
-    if model.config.kind == "encoder_decoder":
-        config = in_sections(config, lambda given: given | {"decoder_start": model.config.decoder_start_id})
-    learning = shapes if trainable is None else tree.split(shapes, trainable)[0]
+    plan = planned(config, begun, chosen, tokenizer, key)
+    config, trainable = plan.config, plan.trainable
+    learning = plan.shapes if trainable is None else tree.split(plan.shapes, trainable)[0]
     check_learns(learning)
-    optimizer = optim.make(rules, learning, steps=config["steps"])
+    optimizer = optim.make(plan.rules, learning, steps=config["steps"])
     scale = loss_scale.make(config["loss_scale"], model.policy, learning)
     shard = (jax.process_index(), jax.process_count())
-    source = build.build_source(config["data"], tokenizer, shard=shard)
-    parts = sorted(config["data"].get("mix", ()))
-    loss_fn = language_model_loss(model, chunk=config["chunk"], parts=parts)
+    rows = rows_once() if chosen.reference == "batch" else build.build_rows
+    source = build.build_source(config["data"], tokenizer, shard=shard, rows=rows)
     if check is not None:
-        everything = [{"method": "full"}] if recipe and trainable is None else []
-        check(dict(config) | {"peft": [*recipe, *everything]}, model, source.example_batch(), mesh)
+        everything = [{"method": "full"}] if plan.recipe and trainable is None else []
+        check(dict(config) | {"peft": [*plan.recipe, *everything]}, model, source.example_batch(), mesh)
+    if chosen.reference == "batch":
+        rows = beside_reference(config, folder, model, plan.reference, rows, mesh)
+        source = build.build_source(config["data"], tokenizer, shard=shard, rows=rows)
     begin, frozen = state.create(
-        begin_with,
+        plan.begin_with,
         optimizer,
         rng=jax.random.fold_in(key, 1),
         trainable=trainable,
@@ -240,12 +254,74 @@ def assemble(config: Mapping[str, Any], folder: Path, *, check: Check | None = N
         loss_fn=loss_fn,
         optimizer=optimizer,
         step=make_step(loss_fn, optimizer, accumulate=config["accumulate"], mesh=mesh),
-        evaluate=make_evaluate(loss_fn, held_out(config, tokenizer), mesh=mesh),
+        evaluate=make_evaluate(loss_fn, held_out(config, tokenizer, rows), mesh=mesh),
         state=begin,
         frozen=frozen,
         mesh=mesh,
-        recipe=recipe,
+        recipe=plan.recipe,
     )
+
+
+class Plan(NamedTuple):
+    """What a run begins with and which of it learns.
+
+    Attributes:
+      config: with the data of this model (virtual tokens, the decoder's first one). begin_with, reference: weights, or
+        functions that make them; reference is None where there is none of its own. trainable: None for everything.
+      rules: of the optimizer.
+    """
+
+    config: Mapping[str, Any]
+    begin_with: Any
+    shapes: Any
+    trainable: Any
+    reference: Any
+    rules: dict[str, Any]
+    recipe: list[dict[str, Any]]
+
+
+def planned(config: Mapping[str, Any], begun: Begun, chosen: losses.Chosen, tokenizer: Any, key: Any) -> Plan:
+    """The weights of a run: the base, what `peft` attaches, and a reference beside them."""
+    model, params, recipe = begun
+    begin_with = params if params is not None else lambda: model.init(jax.random.fold_in(key, 0))
+    reference = None
+    if chosen.reference in ("copy", "batch"):
+        reference = begin_with
+    if chosen.reference_from:
+        settings = {k: v for k, v in config["model"].items() if k not in _MODEL_CHOICES}
+        described, reference, _ = loaded(chosen.reference_from, settings, key)
+        losses.check_reference(model.config, described)
+    shapes = model.abstract() if params is None else params
+    trainable = tree.select(shapes, list(config["trainable"])) if config["trainable"] else None
+    rules = dict(config["optimizer"].items())
+    if config["peft"]:
+        if trainable is not None:
+            raise ValueError("give either `trainable` or `peft`: {'method': 'select', 'target': ...} is a peft method")
+        begin_with = adapted(config["peft"], begin_with, model, tokenizer, jax.random.fold_in(key, 2))
+        shapes = jax.eval_shape(begin_with)
+        trainable = weights.trainable(shapes, config["peft"])
+        rules["rate_groups"] = (*weights.rate_groups(config["peft"]), *rules.get("rate_groups", ()))
+        config = prompted(config, virtual_ids(shapes), model.config)
+        recipe = [*recipe, *weights.describe(config["peft"])]
+    if chosen.reference == "adapter":
+        without_adapter(shapes, chosen.adapter)  # refuses a recipe that leaves no base below it
+        losses.check_stays(trainable, chosen.adapter)
+    if chosen.reference == "copy":
+        begin_with, shapes, trainable = losses.beside_copy(begin_with, reference, shapes, trainable)
+    if model.config.kind == "encoder_decoder":
+        config = in_sections(config, lambda given: given | {"decoder_start": model.config.decoder_start_id})
+    return Plan(config, begin_with, shapes, trainable, reference, rules, recipe)
+
+
+def beside_reference(
+    config: Mapping[str, Any], folder: Path, model: Model, reference: Any, rows: MakeRows, mesh: Mesh | None
+) -> MakeRows:
+    """Rows that also hold what the reference says, which is computed here unless `folder` has it already."""
+    params = jax.jit(reference)() if callable(reference) else reference
+    if mesh is not None:
+        params = jax.device_put(params, meshes.shardings(params, meshes.RULES, mesh, heads=heads(model.config)))
+    size = config["data"].get("batch_size", build.DataConfig.batch_size)
+    return rows_beside(folder, model, params, rows, batch_size=size, chunk=config["chunk"], mesh=mesh)
 
 
 def check_learns(learning: Any) -> None:
@@ -299,13 +375,15 @@ def in_sections(config: Mapping[str, Any], change: Callable[[dict[str, Any]], di
     return dict(config) | {"data": change(data)}
 
 
-def held_out(config: Mapping[str, Any], tokenizer: Any) -> dict[str, list[Any]] | list[Any]:
+def held_out(
+    config: Mapping[str, Any], tokenizer: Any, make: MakeRows = build.build_rows
+) -> dict[str, list[Any]] | list[Any]:
     """The first batches of the held-out split, each row once; of a mixture, those of each of its parts by name."""
     data = config["data"]
     size = data.get("batch_size", build.DataConfig.batch_size)
 
     def first(section: Mapping[str, Any]) -> list[Any]:
-        rows = build.build_rows(section, tokenizer, "heldout")
+        rows = make(section, tokenizer, "heldout")
         return list(one_pass(rows, size))[: config["evaluate_batches"] or None]
 
     return {name: first(section) for name, section in data["mix"].items()} if "mix" in data else first(data)

@@ -202,11 +202,16 @@ def with_options(
     Raises:
       ValueError: an option that it has not (the nearest is named), or a number outside its range.
     """
-    every = objective.__kwdefaults__ or {}
+    check_options(name, objective, options)
+    ready = partial(objective, **options)
+    jax.eval_shape(ready, *blanks)
+    return ready
+
+
+def check_options(name: str, function: Callable[..., Any], options: dict[str, Any]) -> None:
+    """Refuses an option that the function has not, with the nearest one that it has."""
+    every = function.__kwdefaults__ or {}
     own = {k for k in every if k not in ("mask", "preferred", "lengths")}
     for option in options:
         if option not in own:
             raise ValueError(f"{name!r} has no option {option!r}{meant(option, own)}; have {sorted(own)}")
-    ready = partial(objective, **options)
-    jax.eval_shape(ready, *blanks)
-    return ready

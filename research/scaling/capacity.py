@@ -134,7 +134,9 @@ def _alternatives(setting: Setting) -> list[tuple[str, Setting]]:
     most = setting.rows // (setting.cut("data") * setting.cut("fsdp"))
     if most > setting.accumulate:
         found.append((f"accumulate={most}", setting.change(accumulate=most)))
-    if not setting.recipe:
+    if setting.copied:
+        found.append(("loss.reference='batch'", setting.change(copied=False)))
+    elif not setting.recipe:
         found.append(("peft={'method': 'lora'}", setting.change(recipe={"method": "lora"})))
     return found
 

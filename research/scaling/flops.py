@@ -54,8 +54,8 @@ def training(
 def training_per_token(config: ModelConfig, batch: Mapping[str, Any]) -> float:
     """Model FLOPs of a training step per token of the batch (both sides of an encoder-decoder count), of keys that
     are seen; what rematerialisation computes again is not counted."""
-    length = batch["tokens"].shape[1]
-    source = batch["inputs"].shape[1] if config.kind == "encoder_decoder" else 0
+    length = batch["tokens"].shape[-1]
+    source = batch["inputs"].shape[-1] if config.kind == "encoder_decoder" else 0
     return training(config, length, source=source, seen=True) / (length + source)
 
 

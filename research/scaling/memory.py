@@ -77,6 +77,7 @@ class Setting:
       accumulate: micro-batches of an update. chunk: positions whose logits exist at a time.
       mesh: sizes of data, fsdp, tensor, sequence.
       packed: whether rows say of which text each token is and where it stands in it.
+      answers: texts in each row of the batch, 2 of a pair. copied: whether a frozen reference is beside the weights.
 
     Raises:
       ValueError: no rows, rows that the mesh and the micro-batches do not divide, or a length the model does not take.
@@ -95,6 +96,8 @@ class Setting:
     chunk: int = 128
     mesh: Mapping[str, int] = field(default_factory=dict)
     packed: bool = False
+    answers: int = 1
+    copied: bool = False
 
     def __post_init__(self) -> None:
         if self.rows < 1:
@@ -150,7 +153,8 @@ def training(setting: Setting, *, cpu: bool | None = None) -> Account:
     if setting.cut("fsdp") > 1:  # gradients are cut like the weights they belong to
         moment["gradients"] //= setting.cut("fsdp")
     moving = {name: moment[name] for name in ("gradients", "activations", "logits", "temporaries")}
-    return Account(kept["params"] + kept["frozen"], kept["opt_state"], kept["batch"], 0, **moving)
+    stays = (kept["params"] + kept["frozen"]) * (2 if setting.copied else 1)
+    return Account(stays, kept["opt_state"], kept["batch"], 0, **moving)
 
 
 def compiled(setting: Setting) -> tuple[int, int]:
@@ -168,12 +172,12 @@ def setting_of(config: Mapping[str, Any], model: Model, batch: Mapping[str, Any]
     recipe = weights.describe(config["peft"] or ())
     if config["trainable"]:
         recipe += [{"method": "select", "target": tuple(config["trainable"])}]
-    rows, length = batch["tokens"].shape
+    rows, *answers, length = batch["tokens"].shape
     return Setting(
         model.config,
         rows * jax.process_count(),
         length,
-        source=batch["inputs"].shape[1] if "inputs" in batch else 0,
+        source=batch["inputs"].shape[-1] if "inputs" in batch else 0,
         recipe=recipe,
         optimizer=dict(config["optimizer"].items()),
         policy=model.policy,
@@ -183,6 +187,8 @@ def setting_of(config: Mapping[str, Any], model: Model, batch: Mapping[str, Any]
         chunk=config["chunk"],
         mesh={} if mesh is None else dict(mesh.shape),
         packed="positions" in batch,
+        answers=math.prod(answers),
+        copied=config["loss"].get("reference") == "copy",
     )
 
 
@@ -317,7 +323,7 @@ def _language(setting: Setting) -> Any:
 
 def _batch(setting: Setting) -> dict[str, jax.ShapeDtypeStruct]:
     """The arrays that `recipes` and `data` give a step."""
-    config, rows, length = setting.config, setting.rows, setting.length
+    config, rows, length = setting.config, setting.rows * setting.answers, setting.length
     batch = {"tokens": _ids(rows, length)}
     if config.kind == "encoder_decoder":
         source = setting.source or length
