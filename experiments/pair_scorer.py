@@ -10,11 +10,13 @@ is written to the folder `model`; `research.evaluation.text_scorer.TextScorer` l
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
@@ -35,6 +37,7 @@ from research.evaluation.judge import TRAINED, agreement, compare, longer_wins, 
 from research.evaluation.text_scorer import TextScorer, encode, pad
 from research.interop import load_pretrained
 from research.models import build
+from research.recipes.classify import classification_loss
 from research.recipes.reward import pairwise_loss
 from research.report import print_table
 
@@ -59,21 +62,64 @@ def batches(pairs: Sequence[Pair], tokenizer: Any, config: Mapping[str, Any], ty
     return found
 
 
-def run_cell(config: Mapping[str, Any], sides: Mapping[str, list[Pair]], folder: Path, seed: int) -> dict[str, Any]:
-    """Trains one scorer, compares it with the held-out verdicts, and keeps it where it is the first seed's."""
+def fit(
+    config: Mapping[str, Any], pairs: Sequence[Pair], folder: Path, seed: int, *, classes: bool = False
+) -> tuple[TextScorer, dict[str, Any]]:
+    """A scorer of single answers that learned from pairs by `recipes.reward`, and what that cost.
+
+    classes: by the cross-entropy of "preferred" against "rejected" of each answer alone instead; the score is then the
+    logit of that classifier.
+
+    Raises:
+      ValueError: fewer pairs than one batch.
+    """
     described, params, _ = load_pretrained(folder, head="scalar", key=jax.random.key(seed))
     tokenizer = load_tokenizer(folder)
-    model = build(described, policy=config["policy"])
     steps = [
         batch
         for epoch in range(config["epochs"])
-        for batch in batches(sides[TRAIN], tokenizer, config, described.n_token_types, 1000 * seed + epoch)
+        for batch in batches(pairs, tokenizer, config, described.n_token_types, 1000 * seed + epoch)
     ]
     if not steps:
-        raise ValueError(f"{len(sides[TRAIN])} training pairs make no batch of {config['batch_size']}")
+        raise ValueError(f"{len(pairs)} training pairs make no batch of {config['batch_size']}")
     rule = linear_decay(config["learning_rate"], len(steps), clip=1.0)
-    trained, costs = train(pairwise_loss(model), params, rule, steps, jax.random.fold_in(jax.random.key(seed), 1))
-    scorer = TextScorer(build(described), trained, tokenizer, config["length"], {})
+    shape = described.replace(head="sequence", n_labels=2) if classes else described
+    model = build(shape, policy=config["policy"], unroll=True)
+    loss, key = (classification_loss if classes else pairwise_loss)(model), jax.random.fold_in(jax.random.key(seed), 1)
+    if classes:
+        params, costs = train(loss, two_classes(params), rule, [single(batch) for batch in steps], key)
+        params = one_logit(params)
+    else:
+        params, costs = train(loss, params, rule, steps, key)
+    return TextScorer(build(described), params, tokenizer, config["length"], {}), costs
+
+
+def two_classes(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights whose head gives the logits (−s/2, s/2) where it gave the score s."""
+    return _with_output(params, lambda w: jnp.concatenate([-w / 2, w / 2], axis=-1))
+
+
+def one_logit(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights whose head gives the score b − a where it gave the logits (a, b)."""
+    return _with_output(params, lambda w: w[..., 1:] - w[..., :1])
+
+
+def _with_output(params: Mapping[str, Any], change: Any) -> dict[str, Any]:
+    return {**params, "head": {**params["head"], "output": jax.tree.map(change, params["head"]["output"])}}
+
+
+def single(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A batch of pairs as one of answers with `labels`, 1 for the preferred one; ties count for nothing."""
+    preferred = batch["preferred"]
+    rows = {k: v.reshape(-1, v.shape[-1]) for k, v in batch.items() if v.ndim == 3}
+    rows["labels"] = np.stack([preferred > 0.5, preferred < 0.5], axis=1).ravel().astype(np.int32)
+    rows["loss_mask"] = np.repeat(batch["loss_mask"] * (preferred != 0.5), 2).astype(np.float32)
+    return rows
+
+
+def run_cell(config: Mapping[str, Any], sides: Mapping[str, list[Pair]], folder: Path, seed: int) -> dict[str, Any]:
+    """Trains one scorer, compares it with the held-out verdicts, and keeps it where it is the first seed's."""
+    scorer, costs = fit(config, sides[TRAIN], folder, seed)
     seen = scorer([(p.question, text) for p in sides[TRAIN] for text in (p.answer_a, p.answer_b)])
     pairs = sides[HELD_OUT]
     judged = compare(trained_judge(scorer), [pair._asdict() for pair in pairs], TRAINED)
@@ -88,7 +134,7 @@ def run_cell(config: Mapping[str, Any], sides: Mapping[str, list[Pair]], folder:
             f"{found['longer_right']:.3f}; of single answers it calls {single:.3f} rightly preferred or rejected."
         )
         facts = {"middle": found["middle"], "agreement": found["agreement"], "described": words}
-        TextScorer(scorer.model, trained, tokenizer, config["length"], facts).save(Path(config["keep"]))
+        replace(scorer, facts=facts).save(Path(config["keep"]))
     return {**found, **costs}
 
 

@@ -1,4 +1,4 @@
-"""How far raters agree beyond chance, 1 being perfect and 0 what chance gives: Cohen's kappa, Krippendorff's alpha."""
+"""How far raters agree beyond chance, 1 being perfect and 0 what chance gives: kappa of Cohen and of Fleiss, alpha."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -91,6 +91,31 @@ def krippendorff_alpha(ratings: Sequence[Sequence[Any]], level: str = "nominal")
     distance = _distance(level, labels, totals)
     chance = (distance * np.outer(totals, totals)).sum() / (totals.sum() - 1)
     return float(1 - (distance * coincidences).sum() / chance) if chance else math.nan
+
+
+def fleiss_kappa(ratings: Sequence[Sequence[Hashable]]) -> float:
+    """κ = (P − Pₑ) / (1 − Pₑ) of raters who all rated every unit.
+
+    P is the share of equal labels among all pairs of ratings of one unit, Pₑ = Σ p_c² that of labels drawn as often as
+    each occurs. See *Measuring Nominal Scale Agreement among Many Raters*, Fleiss, 1971. NaN when one label is all that
+    occurs.
+
+    ratings: [raters][units].
+
+    Raises:
+      ValueError: fewer than two raters, no unit, rows of unequal length, or a missing rating (None or NaN).
+    """
+    lengths = sorted({len(row) for row in ratings})
+    if len(ratings) < 2 or len(lengths) != 1 or not lengths[0]:
+        raise ValueError(f"Fleiss' kappa needs at least two raters of the same units; got rows of {lengths}")
+    if any(_missing(label) for row in ratings for label in row):
+        raise ValueError("Fleiss' kappa needs a rating of every unit by every rater; Krippendorff's alpha does not")
+    labels = sorted({label for row in ratings for label in row}, key=str)
+    counts = np.array([[sum(row[u] == label for row in ratings) for label in labels] for u in range(lengths[0])])
+    n = len(ratings)
+    same = (counts * (counts - 1)).sum() / (counts.shape[0] * n * (n - 1))
+    chance = np.square(counts.sum(0) / counts.sum()).sum()
+    return float((same - chance) / (1 - chance)) if chance < 1 else math.nan
 
 
 def _distance(level: str, labels: Sequence[Any], totals: np.ndarray) -> np.ndarray:

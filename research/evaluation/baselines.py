@@ -3,8 +3,11 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from research.data.word_vectors import TfIdf, count_words, split_words
 
@@ -78,6 +81,30 @@ def naive_bayes(texts: Sequence[str], labels: Sequence[int], asked: Sequence[str
     prior = np.log(np.bincount(each) / len(each))
     scores = count_words(asked, vocabulary) @ np.stack(log_words, axis=1) + prior
     return kinds[np.argmax(scores, axis=1)].tolist()
+
+
+def linear_preference(differences: Any, *, ridge: float = 1.0) -> np.ndarray:
+    """The reward w·x that tells preferred answers from rejected ones: w of least Σ −log σ(w·d) + ridge/2 |w|².
+
+    Bradley and Terry's model with a linear reward, which is logistic regression on differences without an intercept.
+
+    differences: [P, F], x(preferred) − x(rejected) of every pair, as an array or a sparse one. Gives w [F].
+
+    Raises:
+      ValueError: no pair, or a ridge that is not above 0: where the pairs can be told apart, w would have no end.
+    """
+    if differences.ndim != 2 or not differences.shape[0]:
+        raise ValueError(f"a linear preference needs differences [pairs, features]; got {differences.shape}")
+    if not ridge > 0:
+        raise ValueError(f"ridge must be above 0, given {ridge}")
+
+    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
+        margins = differences @ w
+        gradient = ridge * w - differences.T @ expit(-margins)
+        return float(np.logaddexp(0, -margins).sum() + ridge / 2 * w @ w), gradient
+
+    start = np.zeros(differences.shape[1])
+    return minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 1000, "ftol": 1e-12, "gtol": 1e-8}).x
 
 
 def tag_by_neighbours(

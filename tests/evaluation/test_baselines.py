@@ -2,8 +2,10 @@ import math
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from research.evaluation import best_sentence, most_common, naive_bayes, nearest, rarest_phrase, tag_by_neighbours
+from research.evaluation.baselines import linear_preference
 
 
 def test_most_common_prefers_the_earlier_of_equals():
@@ -80,3 +82,23 @@ def test_tags_are_found_by_the_closest_context():
         [0, 1, 0], [0, 3, 0], [0, 3, 0], [0], []]  # fmt: skip
     with pytest.raises(ValueError, match="at least one tagged token"):
         tag_by_neighbours([[]], [[]], [[1]])
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize("ridge", [0.1, 1.0, 30.0])
+def test_a_linear_preference_is_logistic_regression_on_differences(ridge):
+    linear = pytest.importorskip("sklearn.linear_model")
+    for seed in range(3):
+        d = np.random.default_rng(seed).normal(0.3, 1, (40, 6))
+        # Every pair twice, once each way round: sklearn wants both classes, and twice the loss is half of 1 / C.
+        oracle = linear.LogisticRegression(C=0.5 / ridge, fit_intercept=False, tol=1e-10, max_iter=5000)
+        oracle.fit(np.concatenate([d, -d]), np.repeat([1, 0], 40))
+        np.testing.assert_allclose(linear_preference(d, ridge=ridge), oracle.coef_[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(linear_preference(sparse.csr_array(d), ridge=ridge), oracle.coef_[0], rtol=1e-4)
+
+
+def test_what_a_linear_preference_needs():
+    with pytest.raises(ValueError, match=r"needs differences \[pairs, features\]; got \(0, 3\)"):
+        linear_preference(np.zeros((0, 3)))
+    with pytest.raises(ValueError, match="ridge must be above 0, given 0"):
+        linear_preference(np.ones((2, 3)), ridge=0)

@@ -1,11 +1,14 @@
 """Calibration figures against loops over the examples, small sums by hand, and models that are calibrated by making."""
 
+import math
+
 import numpy as np
 import pytest
 
 from research.evaluation.calibration import (
     brier_score,
     diagram,
+    error_by_chance,
     expected_calibration_error,
     reliability,
     risk_coverage,
@@ -103,3 +106,11 @@ def test_the_diagram_is_drawn(answers):
     assert series["as sure as right"] == ([0.0, 1.0], [0.0, 1.0])
     assert len(series["ours"][0]) == len(series["ours"][1]) == 15
     assert "as sure as right" in plots.svg(plots.curves(series, x_label="confidence", y_label="accuracy"))
+
+
+@pytest.mark.parametrize(("p", "n"), [(0.6, 10), (0.9, 25), (1.0, 5)])
+def test_the_error_of_chance_is_the_binomials(p, n):
+    # All in one bin: the expected |k/n − p|, k of n right.
+    exact = sum(math.comb(n, k) * p**k * (1 - p) ** (n - k) * abs(k / n - p) for k in range(n + 1))
+    assert error_by_chance([p] * n, bins=5, samples=4000) == pytest.approx(exact, abs=0.004)
+    assert error_by_chance([p] * 20_000, bins=5, samples=5) < 0.01

@@ -2,19 +2,22 @@
 
 import io
 import json
+import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
 
-from configs import judge_model, toxicity_scorer
+from configs import judge_model, reward_model, toxicity_scorer
 from experiments import pair_scorer
+from experiments import reward_model as rewards
 from experiments.pairs import HELD_OUT, TRAIN, Pair, annotations, dialogues, split
 from research.data.huggingface_tokenizer import from_wordpiece
 from research.evaluation.judge import TRAINED, compare, trained_judge
 from research.evaluation.text_scorer import TextScorer, encode
-from research.interop import save_pretrained
+from research.interop import load_pretrained, save_pretrained
 from research.models import build, preset
 
 WORDS = ["good", "bad", "fine", "awful", "what", "say", "it", "is", "a", "b", "c", "d", "e", "f", "g", "h"]
@@ -29,6 +32,8 @@ def base(tmp_path_factory):
     sizes = {"vocab_size": 21, "d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 32, "max_length": 32}
     config = preset("bert-base").replace(**sizes, head="none", init_std=0.3)
     save_pretrained(folder / "model", config, jax.jit(build(config).init)(jax.random.key(0)), tokenizer=tokenizer)
+    decoder = preset("gpt2").replace(**sizes, head="none", init_std=0.3)
+    save_pretrained(folder / "decoder", decoder, jax.jit(build(decoder).init)(jax.random.key(0)), tokenizer=tokenizer)
     return folder / "model"
 
 
@@ -97,6 +102,110 @@ def test_the_tiny_toxicity_scorer_runs_on_dialogues(data, base, tmp_path):
     said, found = run(toxicity_scorer.get_config("tiny"), data, base, tmp_path)
     assert "held-out pairs" in said and 0 <= found["0.json"]["agreement"][1] <= 1
     assert TextScorer.load(tmp_path / "model").facts["length"] == 32
+
+
+@pytest.fixture(scope="module")
+def learned(data, base, tmp_path_factory):
+    """What rewards learned from the planted choices, in all three ways."""
+    folder = tmp_path_factory.mktemp("rewards")
+    settings = reward_model.get_config("tiny").to_dict() | {"data": str(data), "pairs": 0, "held_out": 0.25}
+    settings["ways"] = {
+        name: way | {"base": str(base), "learning_rate": 1e-2, "epochs": 6} for name, way in settings["ways"].items()
+    }
+    settings["ways"]["decoder, pairs"] = settings["ways"]["encoder, pairs"] | {"base": str(base.parent / "decoder")}
+    console = Console(file=io.StringIO(), width=200)
+    rewards.work(settings, folder, console)
+    return folder, settings, console.file.getvalue()
+
+
+def test_rewards_learn_planted_choices_in_every_way(data, learned):
+    folder, _, said = learned
+    sides = split(dialogues(data / "hh_rlhf_harmless" / "harmless-base.dev.jsonl"), 0.25)
+    pairs = rewards.Split(sides)
+    assert [text.endswith("good") for _, text in pairs.rows[:4]] == [True, False, True, False]
+    for way, kept in (("encoder, pairs", "encoder_pairs"), ("decoder, pairs", "decoder_pairs")):
+        found = json.loads((folder / f"{kept.replace('_', '__')}-0.json").read_text())
+        scores = np.array(found["scores"])
+        assert np.mean(scores[:, 0] > scores[:, 1]) > 0.9, way
+        # The folder holds the reward model that was measured.
+        np.testing.assert_allclose(TextScorer.load(folder / kept)(pairs.rows), scores.ravel(), atol=1e-4)
+    scores = np.array(json.loads((folder / "encoder__classes-0.json").read_text())["scores"])
+    # A classifier's logit tells single answers apart at 0.
+    assert np.mean(scores > 0, axis=0)[0] > 0.9 and np.mean(scores > 0, axis=0)[1] < 0.1
+    # Words tell these answers apart, lengths do not.
+    plain = rewards.without_model(pairs)
+    assert np.mean(plain["words"] > 0) == 1 and 0.2 < np.mean(plain["length"] > 0) < 0.8
+    assert "1 held-out" not in said and f"{len(pairs.longer)} held-out pairs" in said and "by chance" in said
+    assert (folder / "reward_reliability.png").stat().st_size and (folder / "reward_length.png").stat().st_size
+
+
+def test_nothing_is_learned_twice_unless_it_was_deleted(learned, monkeypatch):
+    folder, settings, _ = learned
+    asked = []
+    monkeypatch.setattr(rewards, "run_cell", lambda *a: asked.append(a[2:4]) or {"scores": [], "middle": 0.0})
+    monkeypatch.setattr(rewards, "report", lambda *a: None)
+    rewards.work(settings, folder, Console(file=io.StringIO()))
+    assert not asked
+    (folder / "decoder_pairs" / "scorer.json").unlink()
+    rewards.work(settings, folder, Console(file=io.StringIO()))
+    assert asked == [(settings["ways"]["decoder, pairs"], 0)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_measured_of_rewards_is_a_loop_over_pairs(seed):
+    generator = np.random.default_rng(seed)
+    d, longer = generator.normal(size=40).round(1), generator.integers(-9, 10, 40)
+    found = rewards.measured(d, longer, 4)
+    points = [1.0 if x > 0 else 0.5 if x == 0 else 0.0 for x in d]
+    assert found["accuracy"] == pytest.approx(sum(points) / 40)
+    assert found["nats"] == pytest.approx(-sum(math.log(1 / (1 + math.exp(-x))) for x in d) / 40)
+    assert found["longer"] == pytest.approx(np.mean([p for p, n in zip(points, longer, strict=True) if n > 0]))
+    assert found["shorter"] == pytest.approx(np.mean([p for p, n in zip(points, longer, strict=True) if n < 0]))
+    x, y = d - d.mean(), longer - longer.mean()
+    assert found["with length"] == pytest.approx((x * y).sum() / math.sqrt((x**2).sum() * (y**2).sum()))
+
+
+def test_a_score_and_the_logits_of_two_classes_are_one_thing(base):
+    described, params, _ = load_pretrained(base, head="scalar", key=jax.random.key(3))
+    tokens = jnp.array([[2, 5, 6, 3], [2, 9, 3, 0]])
+    batch = {"tokens": tokens, "segment_ids": (tokens > 0).astype(jnp.int32), "token_types": jnp.zeros_like(tokens)}
+    two = build(described.replace(head="sequence", n_labels=2))
+
+    def read(model, weights):
+        return np.asarray(model.classify(weights, model.apply(weights, batch), batch))
+
+    score, logits = read(build(described), params), read(two, pair_scorer.two_classes(params))
+    np.testing.assert_allclose(logits[:, 1] - logits[:, 0], score, atol=1e-6)
+    moved = pair_scorer.two_classes(params)
+    moved["head"]["output"]["kernel"] = moved["head"]["output"]["kernel"] + np.array([0.3, -0.2])
+    logits = read(two, moved)
+    again = read(build(described), pair_scorer.one_logit(moved))
+    np.testing.assert_allclose(again, logits[:, 1] - logits[:, 0], atol=1e-5)
+
+
+def test_a_batch_of_pairs_as_single_answers():
+    tokens = np.arange(12).reshape(3, 2, 2)
+    pairs = {"tokens": tokens, "preferred": np.array([1, 0, 0.5]), "loss_mask": np.ones(3)}
+    rows = pair_scorer.single(pairs)
+    assert rows["tokens"].tolist() == tokens.reshape(6, 2).tolist()
+    assert rows["labels"].tolist()[:4] == [1, 0, 0, 1] and rows["loss_mask"].tolist() == [1, 1, 1, 1, 0, 0]
+
+
+def test_what_reward_models_refuse(base, data, tmp_path):
+    settings = reward_model.get_config("tiny").to_dict() | {"data": str(data)}
+    way = {"base": str(base), "loss": "pairs", "learning_rate": 1e-3, "epochs": 1}
+
+    def run_way(**changes):
+        rewards.work(settings | {"ways": {"one": way | changes}}, tmp_path, Console(file=io.StringIO()))
+
+    with pytest.raises(ValueError, match=r"unknown loss 'pair', did you mean 'pairs'.*have \['pairs', 'classes'\]"):
+        run_way(loss="pair")
+    with pytest.raises(ValueError, match=r"no base model in .*nothing: experiments\.base_models makes one"):
+        run_way(base=str(tmp_path / "nothing"))
+    with pytest.raises(ValueError, match="must be the longer one somewhere and the shorter one elsewhere"):
+        rewards.Split({TRAIN: [Pair("q", "a", "b", "A")], HELD_OUT: [Pair("q", "aa", "b", "A")]})
+    with pytest.raises(ValueError, match=r"unknown argument 'small' of configs/reward_model\.py"):
+        reward_model.get_config("small")
 
 
 def test_pairs_of_dialogues_are_the_last_answers_and_no_question_is_on_both_sides(data, tmp_path):
