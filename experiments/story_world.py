@@ -122,7 +122,7 @@ class Evaluation:
         self._since = time.process_time()
 
     def __call__(self, params: Mapping[str, Any], iteration: int) -> dict[str, float]:
-        """Means over the prompts for the policy in `params["policy"]`; `cpu_seconds`: of training until here."""
+        """Means over the prompts for the policy in `params["policy"]`; the file also holds the CPU seconds of training."""
         spent = time.process_time() - self._since + sum(one["cpu_seconds"] for one in self.read(iteration - 1)[-1:])
         world = self._world
         answered = world.writer(params["policy"], world.held_out, jax.random.key(0), temperature=self._temperature)
@@ -137,9 +137,8 @@ class Evaluation:
             "nll": float(-reference[on].mean()),
             "distinct": distinct(answered.answers),
             "length": float(answered.lengths.mean()),
-            "cpu_seconds": spent,
         }
-        told = {"prompts": answered.prompts, "answers": answered.answers, **judged}
+        told = {"cpu_seconds": spent, "prompts": answered.prompts, "answers": answered.answers, **judged}
         self._folder.mkdir(parents=True, exist_ok=True)
         part = self._folder / "answers.part"
         part.write_text(json.dumps({"iteration": iteration, **values, **told}, indent=1) + "\n")

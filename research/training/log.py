@@ -39,7 +39,8 @@ class Logger:
         self._stream: Any = None
 
     def begin(self, step: int) -> None:
-        """Opens the file after the record of `step`; 0 starts it anew."""
+        """Opens the file after the record of `step`; 0 starts it anew. What was open is closed first."""
+        self.close()
         kept = [line for line in read(self.path) if step > 0 and line["step"] <= step]
         part = self.path.with_suffix(".part")
         part.write_text("".join(json.dumps(line) + "\n" for line in kept))
