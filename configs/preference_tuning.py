@@ -45,6 +45,8 @@ def get_config(arg: str = "dpo") -> ConfigDict:
     shared = os.environ.get("LIFECYCLE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
     # `adapter` is the base below `peft`, `batch` what was computed before; empty: by whether there is `peft`.
     beside = {} if loss in ALONE else {"reference": "", "reference_from": ""}
+    # Beside a reference without dropout, dropout alone would look like a step away from it.
+    still = dict.fromkeys(("embed_dropout", "attention_dropout", "residual_dropout"), 0.0)
     # A score is read at the last token, an encoder's at its first one.
     model = {"head": "scalar"} | ({"pooling": "last"} if seq2seq else {}) if loss == "reward" else {}
     config = ConfigDict(
@@ -60,7 +62,7 @@ def get_config(arg: str = "dpo") -> ConfigDict:
             "patience": 0,
             "save_every": 40,
             "mesh": {},
-            "model": {"policy": "bf16", "unroll": False, "remat": "none", **model},
+            "model": {"policy": "bf16", "unroll": False, "remat": "none", **still, **model},
             "tokenizer": {"path": ""},
             "loss": {"name": loss, **beside, **LOSSES[loss]},
             "data": {

@@ -44,7 +44,8 @@ def kto(
       baseline: the mean of `kto_baseline`, one number for all devices; 0 leaves it out.
       desirable_weight, undesirable_weight: λ_D, λ_U; the paper balances λ_D n_D / (λ_U n_U) within 1 .. 4/3.
       mask: [B], 0 where there is no row.
-    Metrics: `reward_chosen`, `reward_rejected` (β r of good and of bad answers), `kl` (z₀).
+    Metrics: `accuracy` (how often r is above z₀ for a good answer, below for a bad one), `reward_chosen` and
+      `reward_rejected` (β r of good and of bad answers), `kl` (z₀).
 
     Raises:
       ValueError: β or a weight not above 0, or arrays of other shapes.
@@ -61,6 +62,7 @@ def kto(
     losses = weights * jax.nn.sigmoid(-beta * sign * (ratios - baseline))
     on = jnp.ones(ratios.shape, jnp.float32) if mask is None else mask
     metrics = {
+        "accuracy": counted(sign * (ratios - baseline) > 0, on),
         "reward_chosen": counted(beta * ratios, on * good),
         "reward_rejected": counted(beta * ratios, on * ~good),
         "kl": counted(jnp.broadcast_to(baseline, ratios.shape), on),

@@ -179,7 +179,6 @@ def reference_logprobs(
 
     show: told after each batch how many rows are done.
     """
-    score = jax.jit(lambda p, b: answer_logprobs(model, p, b, chunk=chunk).logprobs)
     found = np.zeros((len(rows), 2), np.float32)
     rng = np.random.default_rng(0)
     for start in range(0, len(rows), batch_size):
@@ -188,10 +187,15 @@ def reference_logprobs(
         padded = np.resize(index, batch_size)
         batch = stack([rows.row(int(i), rng) for i in padded])
         with contextlib.nullcontext() if mesh is None else jax.set_mesh(mesh):
-            found[index] = np.asarray(score(params, meshes.place(batch, mesh)))[: len(index)]
+            found[index] = np.asarray(_score(model, params, meshes.place(batch, mesh), chunk))[: len(index)]
         if show is not None:
             show(int(index[-1]) + 1)
     return found
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _score(model: Model, params: Params, batch: Batch, chunk: int) -> Array:
+    return answer_logprobs(model, params, batch, chunk=chunk).logprobs
 
 
 def with_options(
