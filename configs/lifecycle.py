@@ -58,6 +58,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "card": {"tokens": 64, "batches": (1, 8)},
             "quantize": {"forms": forms(), "documents": 16, "prompt": 128, "new_tokens": 64},
             "memory": {"compiled": ("pretrain", "lora")},  # runs whose step is compiled again, to compare with
+            **preferences(),
             "samples": {
                 "prompts": ("Return the", "The module defines the following", "Raise an exception if"),
                 "max_new_tokens": 64,
@@ -87,6 +88,47 @@ def tuning(optimizer: dict, *peft: dict) -> dict:
         "evaluate_every": 50,
         "evaluate_batches": 8,
         "save_every": 50,
+    }
+
+
+def preferences() -> dict:
+    """Pairs of sampled answers, a reward model, PPO against it and DPO without it: *Training language models to follow
+    instructions with human feedback*, https://arxiv.org/abs/2203.02155; *Direct Preference Optimization*,
+    https://arxiv.org/abs/2305.18290.
+    """
+    adamw = {"name": "adamw", "schedule": "cosine", "end": 0.05, "clip": 1.0, "warmup": 10}
+    adapters = {"method": "lora", "rank": 8, "alpha": 16.0, "target": r".*/(attention|mlp)/\w+/kernel"}
+    run = {"batch_size": 8, "evaluate_every": 20, "evaluate_batches": 12, "save_every": 20}
+    return {
+        # Questions of each kind with at most prompt_length tokens, and sampled answers to each of them.
+        "pairs": {
+            "per_task": 96,
+            "held_out_per_task": 32,
+            "samples": 4,
+            "prompt_length": 96,
+            "new_tokens": 32,
+            "batch_size": 128,
+        },
+        "reward": {"steps": 120, "seed": 2, "optimizer": adamw | {"learning_rate": 3e-4}, **run},
+        "ppo": {
+            "seed": 3,
+            "peft": (adapters,),
+            "held_out_per_task": 16,
+            "method": {"clip": 0.2, "value_weight": 0.1},
+            "schedule": {
+                "iterations": 24,
+                "rollouts": 32,
+                "minibatch": 8,
+                "epochs": 2,
+                "kl_coefficient": 0.05,
+                "evaluate_every": 6,
+                "save_every": 6,
+            },
+            "optimizer": {"name": "adamw", "schedule": "constant", "clip": 1.0, "learning_rate": 1e-3},
+        },
+        "dpo": {"steps": 100, "seed": 4, "peft": (adapters,), "beta": 0.1, "optimizer": adamw | {"learning_rate": 1e-3}}
+        | run,
+        "policies": {"samples": 4, "seed": 5, "shown": 12},
     }
 
 
@@ -129,7 +171,7 @@ def shrink(config: ConfigDict) -> None:
     config.documents.limit = 12
     config.tokenizer.vocab_size = 512
     config.model.update({"d_model": 32, "n_layers": 1, "n_heads": 2, "d_ff": 64, "max_length": 128, "policy": "f32"})
-    for stage in (config.pretrain, config.tune, config.lora, config.prompt):
+    for stage in (config.pretrain, config.tune, config.lora, config.prompt, config.reward, config.dpo):
         stage.update({"steps": 6, "batch_size": 4, "evaluate_every": 3, "evaluate_batches": 1, "save_every": 2})
         stage.optimizer.warmup = 2
     config.answers.update({"questions_per_task": 2, "max_new_tokens": 8, "batch_size": 4, "shown": 4})
@@ -140,3 +182,8 @@ def shrink(config: ConfigDict) -> None:
     config.quantize.update({"documents": 2, "prompt": 8, "new_tokens": 4})
     config.quantize.forms = {name: config.quantize.forms[name] for name in ("f32", "NF4")}
     config.memory.compiled = ("lora",)
+    config.pairs.update({"per_task": 2, "held_out_per_task": 2, "samples": 2, "new_tokens": 8, "batch_size": 8})
+    config.ppo.held_out_per_task = 2
+    config.ppo.schedule.update({"iterations": 2, "rollouts": 4, "minibatch": 2, "epochs": 1})
+    config.ppo.schedule.update({"evaluate_every": 1, "save_every": 1})
+    config.policies.update({"samples": 2, "shown": 4})

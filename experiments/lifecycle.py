@@ -1,4 +1,4 @@
-"""The main job: tokenizer, pre-training, compression, tuning, answers, evaluation, fewer bits, a report; one command.
+"""The main job: tokenizer, pre-training, compression, tuning, answers, evaluation, fewer bits, preferences, a report.
 
     python -m experiments.lifecycle --config=configs/lifecycle.py [--workdir=runs/lifecycle]
 
@@ -19,7 +19,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
-from experiments.stages import STAGES, Done, learning, memory, quantize, run_all
+from experiments.stages import STAGES, Done, learning, memory, policies, ppo, quantize, run_all
 from experiments.stages.tune import NAMES
 from research import weights
 from research.core import compilation
@@ -60,6 +60,7 @@ def summary(done: Mapping[str, Done], console: Console) -> None:
     )
     print_table("Fewer bits", *quantize.rows(done["quantize"].result), console=console)
     print_table("Memory account", *memory.rows(done["memory"].result), console=console)
+    print_table("Before and after PPO and DPO", *policies.rows(done["policies"].result), console=console)
     print_table(
         "Time", ["stage", "took"], [[name, seconds(stage.seconds)] for name, stage in done.items()], console=console
     )
@@ -82,7 +83,8 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     """All stages, the report, and a summary."""
     start = time.monotonic()
     compilation.use_cache()
-    learning.check(config, ("pretrain", "tune", "lora", "prompt"))
+    learning.check(config, ("pretrain", "tune", "lora", "prompt", "reward", "dpo"))
+    ppo.parts(config["ppo"])
     for form in config["quantize"]["forms"].values():
         weights.parse(form["recipe"])  # refused here
     done = run_all(STAGES, config, workdir, console=console)

@@ -1,4 +1,4 @@
-"""What both training stages share: the model of the config, and one training run that can be interrupted."""
+"""What the training stages share: the model of the config, and one training run that can be interrupted."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from research.training import log, loss_scale, optim, state
 from research.training.checkpoint import Checkpoints, load_params
 from research.training.evaluate import make_evaluate
 from research.training.fit import fit
-from research.training.step import make_step
+from research.training.step import LossFn, make_step
 
 
 class _Planned(NamedTuple):
@@ -64,11 +64,13 @@ def train(
     folder: Path,
     *,
     params: Params | None = None,
+    loss_fn: LossFn | None = None,
     title: str,
 ) -> dict[str, Any]:
     """One run into folder/checkpoints and folder/metrics.jsonl; goes on where an interrupted one was.
 
-    With params, only what the recipe `settings["peft"]` names learns (empty or absent: everything).
+    With params, only what the recipe `settings["peft"]` names learns (empty or absent: everything). Without a loss_fn
+    the next token is predicted.
 
     Raises Interrupted after SIGTERM or Ctrl-C, with everything saved.
     """
@@ -84,7 +86,7 @@ def train(
     scale = loss_scale.make({}, model.policy, learned)
     rng = jax.random.fold_in(key, 1)
     begin, frozen = state.create(params, optimizer, rng=rng, trainable=learning, loss_scale=scale)
-    loss_fn = language_model_loss(model)
+    loss_fn = loss_fn or language_model_loss(model)
     few = list(one_pass(held_out, batch_size))[: settings["evaluate_batches"]]
     with (
         log.Logger(folder) as logger,
@@ -124,9 +126,9 @@ def load_weights(done: Done, model: Model) -> Params:
     return weights.restored(stored, model.abstract(), done.result["recipe"], config=model.config)
 
 
-def curve(records: Sequence[Mapping[str, Any]], split: str, points: int = 120) -> list[list[float]]:
-    """[step, loss] pairs of one split, averaged into at most `points` of them."""
-    pairs = np.array([(r["step"], r["loss"]) for r in records if r["split"] == split and r["loss"] is not None])
+def curve(records: Sequence[Mapping[str, Any]], split: str, name: str = "loss", points: int = 120) -> list[list[float]]:
+    """[step, value] pairs of one metric of one split, averaged into at most `points` of them."""
+    pairs = np.array([(r["step"], r[name]) for r in records if r["split"] == split and r.get(name) is not None])
     if len(pairs) == 0:
         return []
     return [part.mean(axis=0).tolist() for part in np.array_split(pairs, min(points, len(pairs)))]

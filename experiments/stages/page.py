@@ -1,11 +1,11 @@
-"""Stage 15: everything on one self-contained page."""
+"""Stage 20: everything on one self-contained page."""
 
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.stages import memory, quantize
+from experiments.stages import memory, policies, quantize
 from experiments.stages.answers import ROUGE
 from experiments.stages.stage import Done, Stage
 from experiments.stages.tune import NAMES
@@ -37,6 +37,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
             *card_page.sections([Card(**results["card"]["card"])]),
             quantized_section(results["quantize"]),
             memory_section(results["memory"]),
+            preferences_section(results),
             samples_section(results["samples"]["samples"]),
         ],
         footer=f"Text sha256 {results['documents']['sha256']} · code {git_hash()} · seed {config['pretrain']['seed']}",
@@ -225,6 +226,52 @@ def memory_section(found: Mapping[str, Any]) -> str:
     )
 
 
+def preferences_section(results: Mapping[str, Any]) -> str:
+    found, reward, of_ppo, of_dpo = (results[name] for name in ("policies", "reward", "ppo", "dpo"))
+    held = of_ppo["held_out"]
+    drawn = {
+        "reward": {"sampled answers": of_ppo["train"]["score"], "held out": held["score"]},
+        "gold: ROUGE-L": {"held out": held["gold"]},
+        "KL, nats of an answer": {"sampled answers": of_ppo["train"]["kl"], "held out": held["kl"]},
+    }
+    figures = [
+        report.figure(
+            report.svg(report.curves(_series(series), x_label="iteration", y_label=label, size=(4.2, 3))), label
+        )
+        for label, series in drawn.items()
+    ]
+    accuracy = {"reward model": reward["curve"], "DPO's implied rewards": of_dpo["accuracy"]}
+    drawing = report.curves(
+        _series(accuracy), x_label="step", y_label="accuracy", size=(5.2, 3.2), levels={"chance": 0.5}
+    )
+    methods = list(next(iter(reward["accuracy"].values())))
+    rows = [
+        [kind, *(card_page.interval(by_method[m]) for m in methods)] for kind, by_method in reward["accuracy"].items()
+    ]
+    names = list(found["policies"])
+    examples = [[e["task"], e["prompt"][:160], e["reference"], *(e[n][:120] for n in names)] for e in found["examples"]]
+    pairs = results["pairs"]["train"]
+    return report.section(
+        "Preferences",
+        report.table(*policies.rows(found)),
+        report.text("PPO over its iterations; the KL is that to the model after tuning."),
+        report.columns(*figures),
+        report.columns(
+            report.table(["held-out pairs", *methods], rows),
+            report.figure(report.svg(drawing), "Held-out pairs in which the better answer is told."),
+        ),
+        report.details("Some greedy answers", report.table(["task", "prompt", "reference", *names], examples)),
+        lead=f"A program ranks sampled answers to {pairs['questions']} training questions and the true one: "
+        f"{pairs['pairs']} pairs. A reward model learns from them and PPO from the reward model; DPO learns from them "
+        f"directly. The table is of {found['questions']} questions about held-out functions, with {found['samples']} "
+        "sampled answers and a greedy one to each.",
+    )
+
+
+def _series(curves: Mapping[str, list[list[float]]]) -> dict[str, tuple]:
+    return {name: tuple(zip(*points, strict=True)) for name, points in curves.items() if points}
+
+
 def samples_section(samples: list[dict[str, Any]]) -> str:
     blocks = []
     for model, prompt in dict.fromkeys((s["model"], s["prompt"]) for s in samples):
@@ -248,7 +295,7 @@ STAGE = Stage(
     run=run,
     needs=(
         *("documents", "tokenizer", "compression", *NAMES, "answers", "forgetting", "samples", "shots", "card"),
-        *("quantize", "memory"),
+        *("quantize", "memory", "pairs", "reward", "ppo", "dpo", "policies"),
     ),
     reads=("model", "pretrain", "tune"),
     makes=("report.html",),
