@@ -1,96 +1,41 @@
-"""Learn from judged answers: pairs (DPO, robust DPO, IPO, hinge, SimPO, ORPO, a reward model) or single ones (KTO).
+"""Preference data from prompts: a story writer completes its own openings, two sentiment models rank what it wrote.
 
-    python -m experiments.train --config=configs/preferences.py:dpo --config.init_from=runs/base/base_decoder \
-        --config.tokenizer.path=runs/base/base_decoder --workdir=runs/dpo
-    python -m experiments.train --config=configs/preferences.py:ipo,seq2seq ...        # an encoder-decoder
-    python -m experiments.train --config=configs/preferences.py:reward ...             # a scalar head, encoders too
-    python -m experiments.train --config=configs/preferences.py:kto,tiny --workdir=/tmp/kto     # seconds: to see it run
+python -m experiments.preferences --config=configs/preferences.py
+python -m experiments.preferences --config=configs/preferences.py:tiny --workdir=runs/preferences_tiny
 
-The file (--config.data.path) is JSONL or JSON of any shape that research/data/preference.py and unpaired.py read;
-by default hh-rlhf harmless of the folder LIFECYCLE_DATA, else ../shared/data. About four minutes on two CPU cores.
-See *Direct Preference Optimization*, Rafailov et al., https://arxiv.org/abs/2305.18290, and the other papers in
-research/objectives.
+Four processor minutes, most of them for the two encoders. Other labellers: {"scorer": FOLDER} of
+experiments.reward_model or pair_scorer, {"judge": {"url": ..., "model": ...}} or {"judge": "module:function"},
+{"people": FILE}, a form that is written there for someone to fill in. See *Learning to summarize from human feedback*,
+Stiennon et al., https://arxiv.org/abs/2009.01325; pairs of K answers as in https://arxiv.org/abs/2203.02155.
 """
-
-import os
-from pathlib import Path
 
 from ml_collections import ConfigDict
 
-# What each loss is told; see research/recipes/losses.py.
-LOSSES = {
-    "dpo": {"beta": 0.1, "label_smoothing": 0.0},
-    "robust": {"beta": 0.1, "label_smoothing": 0.1},
-    "ipo": {"tau": 0.1},
-    "ipo_sums": {"tau": 0.1},
-    "hinge": {"beta": 0.1},
-    "simpo": {"beta": 2.0, "gamma": 1.0},
-    "orpo": {"weight": 0.1},
-    "reward": {"center": 0.01},
-    "kto": {"beta": 0.1, "desirable_weight": 1.0, "undesirable_weight": 1.0},
-}
-ALONE = ("simpo", "orpo", "reward")  # the others compare with a reference
-FURTHER = ("seq2seq", "tiny")
+from configs.ppo import get_config as ppo_config
 
 
-def get_config(arg: str = "dpo") -> ConfigDict:
-    """`arg` is a loss, with `,seq2seq` for an encoder-decoder and `,tiny` for a model of seconds."""
-    loss, *further = arg.split(",")
-    if loss not in LOSSES or set(further) - set(FURTHER):
-        raise ValueError(
-            f"unknown argument {arg!r} of configs/preferences.py; have one of {sorted(LOSSES)}, then {list(FURTHER)}"
-        )
-    seq2seq, tiny = "seq2seq" in further, "tiny" in further
-    shared = os.environ.get("LIFECYCLE_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data"
-    # `adapter` is the base below `peft`, `batch` what was computed before; empty: by whether there is `peft`.
-    beside = {} if loss in ALONE else {"reference": "", "reference_from": ""}
-    # A score is read at the last token, an encoder's at its first one.
-    model = {"head": "scalar"} | ({"pooling": "last"} if seq2seq else {}) if loss == "reward" else {}
-    config = ConfigDict(
+def get_config(arg: str = "") -> ConfigDict:
+    """What is sampled and who ranks it; `tiny` counts letters and needs no encoder."""
+    if arg not in ("", "tiny"):
+        raise ValueError(f"unknown argument {arg!r} of configs/preferences.py; have ['', 'tiny']")
+    models = {"proxy": {"reward": "sst2 proxy"}, "gold": {"reward": "sst2 gold"}}
+    letters = {"a": {"reward": "count a"}, "e": {"reward": "count e"}}
+    return ConfigDict(
         {
-            "steps": 160,
+            # Any model that `experiments.loading` reads, or {"url": ..., "model": ...}; empty: stories260K of the data.
+            "writer": "",
+            "data": "",  # the folder of the data sets; empty: LIFECYCLE_DATA, else ../shared/data
+            "prompts": "",  # JSONL with `prompt`, a text or a chat, and perhaps `id`; empty: openings by the writer
+            "openings": {"count": 12 if arg else 128, "tokens": 24, "seed": 1},
+            "completions": 3 if arg else 4,  # of each prompt
+            "new_tokens": 16 if arg else 48,
+            "temperature": 1.0,
             "seed": 0,
-            "accumulate": 1,
-            "init_from": "",
-            "trainable": (),
-            "peft": (),
-            "evaluate_every": 40,
-            "evaluate_batches": 0,
-            "patience": 0,
-            "save_every": 40,
-            "mesh": {},
-            "model": {"policy": "bf16", "unroll": False, "remat": "none", **model},
-            "tokenizer": {"path": ""},
-            "loss": {"name": loss, **beside, **LOSSES[loss]},
-            "data": {
-                "kind": "examples",
-                "path": str(Path(shared) / "hh_rlhf_harmless" / "harmless-base.dev.jsonl"),
-                "objective": ("unpaired" if loss == "kto" else "preference") + ("_seq2seq" if seq2seq else ""),
-                "length": 256,
-                "targets_length": 0,
-                "batch_size": 8,
-                "heldout": 0.1,
-                "long": "truncate",
-                "unusable": "drop",
-                "boundary": "joint",
-                "chat_template": "",
-            },
-            "optimizer": {
-                "name": "adamw",
-                "schedule": "linear",
-                "learning_rate": 5e-5,
-                "warmup": 10,
-                "end": 0.0,
-                "clip": 1.0,
-                "weight_decay": 0.0,
-            },
+            "batch_size": 12 if arg else 32,  # completions that are written at a time
+            "portion": 4 if arg else 16,  # prompts before they are stored: what a kill can lose
+            "labellers": letters if arg else models,
+            "agreement": True,  # of the labellers; needs two of them
+            "conflicts": "share",  # or "majority", "drop": see `research.data.rankings.preferences_of`
+            "sentiment": ppo_config(arg).sentiment,
         }
     )
-    if tiny:
-        sizes = {"d_model": 16, "n_layers": 2, "n_heads": 2, "head_dim": 8, "d_ff": 32, "max_length": 512}
-        config.model.update({"preset": "t5-small" if seq2seq else "llama-7b", "policy": "f32", **sizes})
-        config.tokenizer.path = "bytes"
-        config.update({"steps": 6, "evaluate_every": 3, "evaluate_batches": 2, "save_every": 2})
-        config.data.update({"batch_size": 4, "length": 384})
-        config.optimizer.update({"learning_rate": 1e-2, "warmup": 1})
-    return config

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from research.evaluation.agreement import LEVELS, WEIGHTS, cohen_kappa, krippendorff_alpha
+from research.evaluation.agreement import LEVELS, WEIGHTS, cohen_kappa, fleiss_kappa, krippendorff_alpha
 
 # Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), examples A to D.
 BINARY = ["0100000010", "1110010000"]
@@ -118,3 +118,28 @@ def test_alpha_ends():
     assert krippendorff_alpha([[1, 2, 3], [1, 2, 3]], "interval") == 1
     assert math.isnan(krippendorff_alpha([[1, 1], [1, 1]]))
     assert krippendorff_alpha([["a", "b"], ["b", "a"]]) < 0
+
+
+# Fleiss (1971) as it is often reprinted: 14 raters, 10 subjects, how many chose each of 5 categories; κ = 0.210.
+FLEISS = (
+    """0 0 0 0 14, 0 2 6 4 2, 0 0 3 5 6, 0 3 9 2 0, 2 2 8 1 1, 7 7 0 0 0, 3 2 6 3 0, 2 5 3 2 2, 6 5 2 1 0, 0 2 2 3 7"""
+)
+
+
+def test_fleiss_kappa_of_the_published_table():
+    units = [[c for c, n in enumerate(map(int, row.split())) for _ in range(n)] for row in FLEISS.split(",")]
+    assert fleiss_kappa(list(zip(*units, strict=True))) == pytest.approx(0.210, abs=5e-4)
+
+
+@pytest.mark.parametrize("raters", [2, 3, 6])
+def test_fleiss_kappa_is_a_loop_over_pairs_of_raters(raters):
+    generator = np.random.default_rng(raters)
+    true = generator.choice(list("abc"), 40)
+    ratings = [
+        [t if generator.random() < 0.6 else str(generator.choice(list("abc"))) for t in true] for _ in range(raters)
+    ]
+    same = [x == y for unit in zip(*ratings, strict=True) for x, y in itertools.permutations(unit, 2)]
+    drawn = [label for row in ratings for label in row]
+    chance = sum((drawn.count(label) / len(drawn)) ** 2 for label in set(drawn))
+    assert fleiss_kappa(ratings) == pytest.approx((np.mean(same) - chance) / (1 - chance), rel=1e-12)
+    assert fleiss_kappa([ratings[0]] * 3) == 1.0 and math.isnan(fleiss_kappa([["a", "a"], ["a", "a"]]))
