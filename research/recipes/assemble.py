@@ -288,8 +288,7 @@ def planned(config: Mapping[str, Any], begun: Begun, chosen: losses.Chosen, toke
     if chosen.reference in ("copy", "batch"):
         reference = begin_with
     if chosen.reference_from:
-        settings = {k: v for k, v in config["model"].items() if k not in _MODEL_CHOICES}
-        described, reference, _ = loaded(chosen.reference_from, settings, key)
+        described, reference, _ = loaded(chosen.reference_from, {}, key)
         losses.check_reference(model.config, described)
     shapes = model.abstract() if params is None else params
     trainable = tree.select(shapes, list(config["trainable"])) if config["trainable"] else None

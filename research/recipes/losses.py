@@ -34,8 +34,12 @@ LOSSES: dict[str, tuple[str, ...]] = {
 }
 """name -> the objectives of the data whose rows it learns from."""
 _COMPARES = (*BESIDE_A_REFERENCE, "kto")
-# Numbers that may differ between a policy and its reference.
-_FREE = ("family", "embed_dropout", "attention_dropout", "residual_dropout", "init_std")
+# What may differ between a policy and its reference: it changes no log-probability.
+_FREE = (
+    *("family", "max_length", "init_std", "pooling", "head_dense", "head_bias", "n_labels"),
+    *("embed_dropout", "attention_dropout", "residual_dropout"),
+    *("pad_id", "bos_id", "eos_id", "decoder_start_id"),
+)
 
 
 @dataclass(frozen=True)
