@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "tied": True,
             },
             # rate: at which shown answers break each principle. noise: of critiques, revisions and choices.
-            "demonstrations": {"count": 60 if tiny else 26_000, "rate": 0.4, "noise": 0.1},
+            "demonstrations": {"count": 60 if tiny else 40_000, "rate": 0.4, "noise": 0.1},
             "teaching": {**packed, "epochs": 1, "learning_rate": 3e-3, "prompt_weight": 0.2},
             "writing": {"new_tokens": 16 if tiny else 40, "batch_size": 8 if tiny else 96},
             "repeats": 1 if tiny else 6,  # answers to each of the 32 held-out questions that are measured
