@@ -8,6 +8,14 @@ from research.objectives.advantages import (
     token_rewards,
     whiten,
 )
+from research.objectives.distillation import (
+    attention_matching,
+    distillation,
+    divergence,
+    hidden_matching,
+    topk_distillation,
+    topk_divergence,
+)
 from research.objectives.kl import adaptive_kl, fixed_kl, kl_estimate
 from research.objectives.kto import kto, kto_baseline
 from research.objectives.policy import (
@@ -37,10 +45,13 @@ __all__ = [
     "Loss",
     "Sequences",
     "adaptive_kl",
+    "attention_matching",
     "bradley_terry",
     "clipped_policy",
     "clipped_value",
     "discounted_returns",
+    "distillation",
+    "divergence",
     "dpo",
     "entropy",
     "entropy_bonus",
@@ -49,6 +60,7 @@ __all__ = [
     "gae",
     "group_advantages",
     "grpo",
+    "hidden_matching",
     "hinge",
     "ipo",
     "kl_estimate",
@@ -63,5 +75,7 @@ __all__ = [
     "sequence_logprobs",
     "simpo",
     "token_rewards",
+    "topk_distillation",
+    "topk_divergence",
     "whiten",
 ]

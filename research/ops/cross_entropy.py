@@ -7,7 +7,7 @@ needs the very logits at hand, so nothing is computed twice and nothing but the 
 B batch · T length · D model width · V vocabulary · C chunk length
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -196,12 +196,37 @@ def over_logits(
     cap: float | None = None,
     chunk: int = CHUNK,
 ) -> Any:
-    """fn(logits [B, C, V], targets [B, C]), a tree of [B, C], for all T positions, C = `chunk` of them at a time.
+    """fn(logits [B, C, V], targets [B, C]), a tree of [B, C, ...], for all T positions, C = `chunk` of them at a time.
 
     Chunks are recomputed in the backward pass, so memory stays at one chunk's logits. The rest as in `cross_entropy`.
     """
-    B, T = targets.shape
+    return over_projections(fn, [(hidden, weight, bias, cap)], targets, chunk=chunk)
+
+
+def over_projections(
+    fn: Callable[..., Any],
+    projections: Sequence[tuple[Array, Any, Array | None, float | None]],
+    *arrays: Array,
+    chunk: int = CHUNK,
+) -> Any:
+    """fn(*logits, *arrays), a tree of [B, C, ...], over all T positions, for the logits of several output layers.
+
+    Chunks are recomputed in the backward pass, so memory stays at one chunk's logits of each, and what needs no
+    gradient (a teacher's features and table) gets none.
+
+    Args:
+      projections: (features [B, T, D], table [V, D], bias [V] or None, soft cap or None) of each; D may differ.
+      arrays: [B, T, ...], handed to `fn` in the same chunks. chunk: C.
+    """
+    hidden = [projection[0] for projection in projections]
+    B, T = hidden[0].shape[:2]
     size = min(chunk, T)
-    one = jax.checkpoint(lambda h, y: fn(_logits(weight, bias, h, cap), y))
-    found = lax.map(lambda pair: one(*pair), (_chunks(hidden, size), _chunks(targets, size)))
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(B, -1)[:, :T], found)
+
+    @jax.checkpoint
+    def one(piece: Any) -> Any:
+        features, rest = piece
+        layers = zip(features, projections, strict=True)
+        return fn(*(_logits(weight, bias, h, cap) for h, (_, weight, bias, cap) in layers), *rest)
+
+    found = lax.map(one, jax.tree.map(lambda x: _chunks(x, size), (hidden, list(arrays))))
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(B, -1, *x.shape[3:])[:, :T], found)

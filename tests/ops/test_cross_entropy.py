@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from research.core.mesh import make_mesh
-from research.ops.cross_entropy import cross_entropy, token_logprobs
+from research.ops.cross_entropy import cross_entropy, over_projections, token_logprobs
 
 B, T, D, V = 3, 7, 8, 33
 
@@ -149,3 +149,30 @@ def test_a_batch_over_eight_devices_gives_the_same(dtype):
         given = jax.jit(fn)(*(jax.device_put(a, rows) for a in (h,)), w, *(jax.device_put(a, rows) for a in (y, m)))
     for a, b in zip(jax.tree.leaves(given), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(np.asarray(a, np.float32), np.asarray(b, np.float32), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("chunk", [3, 100])
+def test_two_output_layers_are_walked_together(chunk):
+    """The KL from a teacher of another width, chunk by chunk, and its gradients, against all logits at once."""
+    rng = np.random.default_rng(9)
+    case = _case(10)
+    normal = lambda *shape: jnp.asarray(rng.standard_normal(shape), jnp.float32)  # noqa: E731
+    wide, table, cotangent = normal(B, T, D + 4), normal(V, D + 4), normal(B, T)
+
+    def apart(z, t, scale):
+        log_p, log_q = jax.nn.log_softmax(t), jax.nn.log_softmax(z)
+        return {"kl": scale * jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1), "best": jnp.argmax(t, -1)}
+
+    def chunked(h, w, t, b):
+        layers = [(h, w, b, 5.0), (wide, t, None, None)]
+        found = over_projections(apart, layers, cotangent, chunk=chunk)
+        return jnp.sum(found["kl"] * cotangent), found
+
+    def whole(h, w, t, b):
+        found = apart(5 * jnp.tanh((h @ w.T + b) / 5), wide @ t.T, cotangent)
+        return jnp.sum(found["kl"] * cotangent), found
+
+    args = (case["hidden"], case["weight"], table, case["bias"])
+    found, wanted = (jax.jit(jax.grad(f, argnums=(0, 1, 2, 3), has_aux=True))(*args) for f in (chunked, whole))
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
