@@ -25,10 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.style import Style
 
-from experiments.loading import Loaded, load
+from experiments.loading import Loaded, encode, load
 from research.core import compilation, memory
 from research.data.chat import CHATML
-from research.data.corpus import ends
 from research.data.templates import encode_chat_prompt
 from research.decoding import Generation, Piece, Sampling, beam_search, generate, speculate
 from research.decoding.prompts import context, has_encoder
@@ -97,15 +96,6 @@ def check(args: argparse.Namespace) -> None:
         if wrong:
             raise ValueError(message)
     sampling(args)
-
-
-def encode(loaded: Loaded, text: str) -> list[int]:
-    """A prompt's ids: with the tokens around it that the model was trained with."""
-    bos, eos = ends(loaded.tokenizer, None, None)
-    ids = loaded.tokenizer.encode(text, bos=bos, eos=eos and has_encoder(loaded.model))
-    if not ids and loaded.tokenizer.bos_id is not None:
-        ids = [loaded.tokenizer.bos_id]
-    return ids
 
 
 class Printer:

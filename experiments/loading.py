@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.core import dtypes
+from research.data.corpus import ends
 from research.data.tokenizer import load_tokenizer
 from research.decoding import prepare
+from research.decoding.prompts import has_encoder
 from research.interop import load_pretrained
 from research.interop.llama2c import load_llama2c
 from research.interop.run import is_run, load_run
@@ -52,6 +54,15 @@ def load(path: str, tokenizer: str | None, precision: str) -> Loaded:
     forced = {name: told[f"{name}_token_id"] for name in ("forced_bos", "forced_eos") if told.get(f"{name}_token_id")}
     unspoken = tuple(range(pieces.vocab_size, config.vocab_size))
     return Loaded(model, prepare(model, params), pieces, stops, forced, unspoken)
+
+
+def encode(loaded: Loaded, text: str) -> list[int]:
+    """A prompt's ids: with the tokens around it that the model was trained with."""
+    bos, eos = ends(loaded.tokenizer, None, None)
+    ids = loaded.tokenizer.encode(text, bos=bos, eos=eos and has_encoder(loaded.model))
+    if not ids and loaded.tokenizer.bos_id is not None:
+        ids = [loaded.tokenizer.bos_id]
+    return ids
 
 
 def encoder_folder(given: str) -> Path:

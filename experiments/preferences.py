@@ -25,8 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
 from experiments.cells import Cell, data_folder, sweep
-from experiments.generate import encode
-from experiments.loading import load
+from experiments.loading import encode, load
 from experiments.story_world import make_reward, openings
 from research.core import compilation, tree
 from research.core.names import meant

@@ -159,12 +159,12 @@ def votes_of(samples: Sequence[Sample], rankings: Iterable[Ranking]) -> Votes:
             raise ValueError(
                 f"{labeller!r} gives prompt {name!r} {len(ranks)} ranks for {len(known[name].completions)} completions"
             )
-        for i, j in combinations(range(len(ranks)), 2):
-            if ranks[i] is not None and ranks[j] is not None:
-                said = votes.setdefault((name, i, j), {})
-                if labeller in said:
-                    raise ValueError(f"{labeller!r} ranks prompt {name!r} a second time")
-                said[labeller] = "tie" if ranks[i] == ranks[j] else "A" if ranks[i] < ranks[j] else "B"
+        done = [(i, rank) for i, rank in enumerate(ranks) if rank is not None]
+        for (i, first), (j, second) in combinations(done, 2):
+            said = votes.setdefault((name, i, j), {})
+            if labeller in said:
+                raise ValueError(f"{labeller!r} ranks prompt {name!r} a second time")
+            said[labeller] = "tie" if first == second else "A" if first < second else "B"
     return votes
 
 
