@@ -1,7 +1,8 @@
 """Constitutional AI as text: principles, critiques and revisions by them, comparisons of two answers.
 
-Whatever maps prompts to texts writes (`Write`: a model trained here, an address, a function), and whatever gives
-continuations a log-probability compares (`Weigh`: `evaluation.likelihood.score_choices` of a model, or `by_writing`).
+Whatever maps prompts to texts writes (`Write`: a model trained here, a function, an address behind
+`evaluation.ask.texts_by`), and whatever gives continuations a log-probability compares (`Weigh`:
+`evaluation.likelihood.score_choices` of a model, or `by_writing`).
 The wording between the parts is that of *Constitutional AI: Harmlessness from AI Feedback*, Bai et al.,
 https://arxiv.org/abs/2212.08073, as published with it.
 """

@@ -139,16 +139,29 @@ def write_by(answer: Callable[[list[str]], Sequence[str]], task: Task, asked: Se
       ValueError: not one text per prompt. ConnectionError: an answer that never came, with the reason.
     """
     prompts = list(dict.fromkeys(prompt for _, prompt in asked))
-    texts = list(answer(prompts)) if prompts else []
+    try:
+        texts = texts_by(answer, prompts) if prompts else []
+    except ConnectionError as error:
+        raise ConnectionError(f"{task.name}: {error}") from None
+    found = {prompt: _before(text, task.stop) for prompt, text in zip(prompts, texts, strict=True)}
+    return [read(task, item, found[prompt]) for item, prompt in asked]
+
+
+def texts_by(answer: Callable[[list[str]], Sequence[str]], prompts: list[str]) -> list[str]:
+    """What a callable such as `judge.Address` writes to each prompt; `partial(texts_by, address)` fails where it does.
+
+    Raises:
+      ValueError: not one text per prompt. ConnectionError: an answer that never came, with the reason.
+    """
+    texts = list(answer(prompts))
     strange = [type(text).__name__ for text in texts if not isinstance(text, str)]
     if len(texts) != len(prompts) or strange:
         got = f"{len(texts)} answers{', among them ' + strange[0] if strange else ''}"
         raise ValueError(f"a model gives one text per prompt; asked {len(prompts)} prompts, it gave {got}")
     lost = [text for text in texts if isinstance(text, NoAnswer)]
     if lost:  # not an empty answer: asked again, it may come
-        raise ConnectionError(f"{task.name}: {len(lost)} of {len(prompts)} prompts got no answer; the first: {lost[0]}")
-    found = {prompt: _before(text, task.stop) for prompt, text in zip(prompts, texts, strict=True)}
-    return [read(task, item, found[prompt]) for item, prompt in asked]
+        raise ConnectionError(f"{len(lost)} of {len(prompts)} prompts got no answer; the first: {lost[0]}")
+    return texts
 
 
 def read(task: Task, item: Item, text: str) -> Outcome:
