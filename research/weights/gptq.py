@@ -23,7 +23,7 @@ from research.weights.packed import Packed
 _BLOCK = 128  # columns whose errors reach the rest of the matrix in one product
 
 
-def _factor(gram: Array, damping: float) -> Array:
+def inverse_factor(gram: Array, damping: float) -> Array:
     """The upper Cholesky factor U of the damped inverse Hessian, H⁻¹ = Uᵀ U: row j says how an error in column j is
     spread over the columns after it."""
     diagonal = jnp.diagonal(gram)
@@ -74,7 +74,7 @@ def gptq(
     order = jnp.argsort(-jnp.diagonal(gram)) if act_order else jnp.arange(I)
     spread = lambda x: jnp.repeat(x[..., 0], group, axis=-1)[:, :I][:, order]  # noqa: E731
     scale, zero = spread(fitted.scale), spread(fitted.zero)
-    u = _factor(gram[order][:, order], damping)
+    u = inverse_factor(gram[order][:, order], damping)
     w, moving = w[:, order], group < I and not act_order
     block = group if moving else _BLOCK
     codes, scales, zeros = [], [], []

@@ -7,7 +7,7 @@ A recipe is one dict or a list of them, applied in order; later ones may wrap wh
     [{"method": "int8", "target": "embed/.*"}, {"method": "nf4"}, {"method": "lora"}]     QLoRA
 
 Of two rules that quantize, the first that matches a weight has it. Rules that are calibrated on text (gptq, awq,
-smoothquant, int8_static) go through `research.weights.quantize`.
+smoothquant, int8_static, wanda, sparsegpt) go through `research.weights.quantize`.
 
 What a method accepts are the fields of its class, see `METHODS`.
 """
@@ -35,6 +35,7 @@ from research.weights.nf4 import Fp4Weights, Nf4Weights
 from research.weights.packed import is_packed
 from research.weights.prefix import Prefix
 from research.weights.prompts import Prompt
+from research.weights.prune import Pruner, SparseGpt, Wanda
 from research.weights.quantizer import Quantizer
 from research.weights.selective import BitFit, LastLayers, Norms, Select
 from research.weights.smooth import Smooth
@@ -68,6 +69,9 @@ METHODS: dict[str, tuple[type, dict[str, Any]]] = {
     "awq": (AwqWeights, {}),
     "smoothquant": (Smooth, {}),
     "qat": (Qat, {}),
+    "magnitude": (Pruner, {}),
+    "wanda": (Wanda, {}),
+    "sparsegpt": (SparseGpt, {}),
 }
 
 
