@@ -122,7 +122,7 @@ class Evaluation:
         self._since = time.process_time()
 
     def __call__(self, params: Mapping[str, Any], iteration: int) -> dict[str, float]:
-        """Means over the prompts for the policy in `params["policy"]`; the file also holds the CPU seconds of training."""
+        """Means over the prompts for the policy `params["policy"]`; the file also has the CPU seconds of training."""
         spent = time.process_time() - self._since + sum(one["cpu_seconds"] for one in self.read(iteration - 1)[-1:])
         world = self._world
         answered = world.writer(params["policy"], world.held_out, jax.random.key(0), temperature=self._temperature)
