@@ -19,7 +19,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.methods = {
         "SFT on the best": {"loss": "sft"},
         "DPO": {"loss": "dpo", "options": {"beta": 0.1}},
-        "IPO": {"loss": "ipo_sums", "options": {"tau": 0.1}},
+        "IPO": {"loss": "ipo_sums", "options": {"tau": 0.02}},
     }
     config.tuning = {
         "steps": 4 if tiny else 400,

@@ -155,28 +155,25 @@ def report_optimisation(
     results: list[dict[str, Any]], best: list[dict[str, Any]], workdir: Path, console: Console
 ) -> None:
     """Score and gold against √KL, best-of-n beside PPO, and the laws of over-optimisation fitted to the gains."""
-    series, rows = {}, []
+    rows = []
     for what in ("score", "gold"):
         if what not in best[0]["history"][0]:
             continue
+        series = {}
         for name in (*names(results, "kl"), "best of n"):
             found = picked([*results, *best], kl=name)
             kl, value = (np.mean([[one[x] for one in r["history"]] for r in found], axis=0) for x in ("kl", what))
-            series[f"{name}: {what}"] = (np.sqrt(np.maximum(kl, 0)).tolist(), value.tolist())
+            series[name] = (np.sqrt(np.maximum(kl, 0)).tolist(), value.tolist())
             law = "best_of_n" if name == "best of n" else "rl"
             on = kl > 0.01
             if on.sum() > 1:
                 alpha, beta = over_optimisation(kl[on], (value - value[0])[on], law)
                 rows.append([f"{name}: {what}", f"{alpha:.3f}", f"{beta:.3f}", f"{kl.max():.1f}"])
-    print_table(
-        "Gain against d = √KL: best-of-n d (α − β d), PPO d (α − β ln d)",
-        ["", "α", "β", "most KL, nats"],
-        rows,
-        console=console,
-    )
-    drawn = plots.curves(series, x_label="√KL to the untouched model", y_label="mean score")
-    path = plots.save(drawn, workdir / "over_optimisation.png")
-    console.print(f"The figure: [bold]{path}[/]", soft_wrap=True)
+        drawn = plots.curves(series, x_label="√KL to the untouched model", y_label=f"mean {what}")
+        path = plots.save(drawn, workdir / f"optimisation_{what}.png")
+        console.print(f"The figure: [bold]{path}[/]", soft_wrap=True)
+    title = "Gain against d = √KL: best-of-n d (α − β d), PPO d (α − β ln d)"
+    print_table(title, ["", "α", "β", "most KL, nats"], rows, console=console)
 
 
 if __name__ == "__main__":
