@@ -27,7 +27,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
-from experiments.cells import Cell, names, picked, spread
+from experiments.cells import Cell, names, picked, spread, sweep
 from experiments.household import PRINCIPLES, broken, claims, demonstrations, is_right, questions
 from experiments.sentiment import made_once
 from experiments.trial import linear_decay, train
@@ -65,6 +65,7 @@ SKILLS = (
     ("labels", "sure", "mean sureness of a label"),
     ("reward", "ranked", "pairs that the reward ranks rightly"),
 )
+SHOWN = ("response", "principle", "critique", "revision")
 MEASURED = {"broken": "breaks a principle", "calm": "calm", "kind": "kind", "private": "private", "right": "right fact"}
 
 
@@ -122,34 +123,44 @@ class Loop:
     folder: Path
     console: Console
 
+    def cell(self, name: str, run: Callable[[], Mapping[str, Any]]) -> Cell:
+        settings = {k: v for k, v in self.config.items() if k not in ("seeds", "constitution")}
+        return Cell({"stage": name, "seed": self.seed}, settings | {"constitution": repr(self.constitution)}, run)
+
     def stage(self, name: str, work: Callable[[], tuple[Any, dict[str, Any]]]) -> tuple[dict[str, Any], Any]:
         """The figures and weights of one stage, made now or before."""
         kept = self.folder / f"{name}-{self.seed}"
-        described = self.described.replace(head="scalar", pooling="last") if name == "reward" else self.described
 
         def make() -> dict[str, Any]:
             params, found = work()
-            save_run(kept, described, params)
+            save_run(kept, self.scorer.config if name == "reward" else self.described, params)
             return found
 
-        settings = {k: v for k, v in self.config.items() if k not in ("seeds", "constitution")}
-        settings |= {"constitution": repr(self.constitution)}
-        return made_once(Cell({"stage": name, "seed": self.seed}, settings, make), kept, self.folder, self.console)
+        return made_once(self.cell(name, make), kept, self.folder, self.console)
 
     def all(self) -> list[dict[str, Any]]:
         """The figures of all stages, in order."""
         learned, helpful = self.stage("assistant", self.teach)
         revised, tuned = self.stage("supervised", partial(self.supervise, helpful))
-        labelled, _ = self.stage("labels", partial(self.label, helpful, tuned))
+        labelled = sweep([self.cell("labels", partial(self.label, helpful, tuned))], self.folder, self.console)[0]
         rewarded, scores = self.stage("reward", partial(self.learn_reward, tuned, labelled["rows"]))
         reinforced, _ = self.stage("ppo", partial(self.reinforce, tuned, self.reward(scores)))
         direct, _ = self.stage("dpo", partial(self.learn_directly, tuned, labelled["rows"]))
         return [learned, revised, labelled, rewarded, reinforced, direct]
 
+    @property
+    def model(self) -> Model:
+        """What writes."""
+        return build(self.described, unroll=True)
+
+    @property
+    def scorer(self) -> Model:
+        """What gives a reward: the same body, read at its last token."""
+        return build(self.described.replace(head="scalar", pooling="last"), unroll=True)
+
     def assistant(self, params: Any) -> Assistant:
         settings = self.config["writing"]
-        model = build(self.described, unroll=True)
-        return Assistant(model, params, self.tokenizer, settings["new_tokens"], settings["batch_size"])
+        return Assistant(self.model, params, self.tokenizer, settings["new_tokens"], settings["batch_size"])
 
     def measured(self, params: Any) -> dict[str, Any]:
         return self.assistant(params).measured(self.config["repeats"])
@@ -168,8 +179,7 @@ class Loop:
             raise ValueError(f"{len(rows)} examples fill {found} rows of {length}, which is no batch of {size}")
         batches = [{name: x[rows] for name, x in packed.items()} for rows in chosen]
         rule = linear_decay(settings["learning_rate"], len(batches), clip=1.0)
-        loss = language_model_loss(build(self.described, unroll=True))
-        params, costs = train(loss, params, rule, batches, jax.random.key(self.seed))
+        params, costs = train(language_model_loss(self.model), params, rule, batches, jax.random.key(self.seed))
         return params, {name: costs[name] for name in ("steps", "loss", "trainable", "cpu_seconds")}
 
     def teach(self) -> tuple[Any, dict[str, Any]]:
@@ -177,7 +187,7 @@ class Loop:
         shown = self.config["demonstrations"]
         more = {"rate": shown["rate"], "noise": shown["noise"]}
         rows = demonstrations(self.constitution, shown["count"], np.random.default_rng([self.seed, 1]), **more)
-        begun = jax.jit(build(self.described, unroll=True).init)(jax.random.key(self.seed))
+        begun = jax.jit(self.model.init)(jax.random.key(self.seed))
         params, costs = self.tune(begun, rows, self.config["teaching"])
         return params, self.measured(params) | costs
 
@@ -195,18 +205,17 @@ class Loop:
         ]
         rounds = [one for chain in chains for one in chain]
         found = [(claims(one.critique), one.principle.name in broken(one.response)) for one in rounds]
-        told_right = [float(said == true) for said, true in found]
         params, costs = self.tune(helpful, supervised(chains, unusable="drop"), self.config["tuning"])
         figures = {
             "rounds": told,
-            "critiques": statistics.mean(told_right),
+            "critiques": statistics.mean([float(said == true) for said, true in found]),
             "faults found": statistics.mean([float(said) for said, true in found if true] or [0.0]),
             "samples": [one._asdict() | {"principle": one.principle.name} for one in chains[0]],
         }
         return params, self.measured(params) | figures | costs
 
-    def label(self, helpful: Any, tuned: Any) -> tuple[Any, dict[str, Any]]:
-        """Pairs of answers of the tuned model with soft labels by the assistant; nothing is trained."""
+    def label(self, helpful: Any, tuned: Any) -> dict[str, Any]:
+        """Pairs of answers of the tuned model with soft labels by the assistant."""
         count = self.config["pairs"]
         prompts = [question.prompt for question in questions(held_out=False) for _ in range(count)]
         write = self.assistant(tuned).writer(20 + self.seed)
@@ -219,7 +228,7 @@ class Loop:
             if breaks[0] != breaks[1]:
                 judged.append(float((row["preferred"] > 0.5) == breaks[1]))
         sure = float(np.mean([abs(row["preferred"] - 0.5) + 0.5 for row in rows]))
-        return tuned, {"rows": rows, "decided": len(judged), "labels": statistics.mean(judged or [0.5]), "sure": sure}
+        return {"rows": rows, "decided": len(judged), "labels": statistics.mean(judged or [0.5]), "sure": sure}
 
     def pairs(self, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> PreferenceRows:
         coded = encode_preferences(
@@ -235,13 +244,11 @@ class Loop:
 
     def learn_reward(self, tuned: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, dict[str, Any]]:
         """A reward model on the tuned model's body, from the soft labels; how often it ranks as the programs do."""
-        model = build(self.described.replace(head="scalar", pooling="last"), unroll=True)
+        model, settings = self.scorer, self.config["reward"]
         head = jax.jit(model.init)(jax.random.key(self.seed))["head"]
         body = {name: part for name, part in tuned.items() if name != "head"}
-        settings = self.config["reward"]
-        params, costs = self.learn_pairs(
-            pairwise_loss(model, center=0.01), body | {"head": head}, self.pairs(rows, settings), settings
-        )
+        begun, pairs = body | {"head": head}, self.pairs(rows, settings)
+        params, costs = self.learn_pairs(pairwise_loss(model, center=0.01), begun, pairs, settings)
         prompts = [question.prompt for question in questions(held_out=True) for _ in range(self.config["repeats"])]
         write = self.assistant(tuned).writer(30 + self.seed)
         both = write(prompts), write(prompts)
@@ -252,8 +259,7 @@ class Loop:
 
     def reward(self, params: Any) -> Reward:
         """Prompts and answers -> scores of the reward model."""
-        model = build(self.described.replace(head="scalar", pooling="last"), unroll=True)
-        length = self.config["reward"]["length"]
+        model, length = self.scorer, self.config["reward"]["length"]
 
         def score(prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
             both = zip(prompts, answers, strict=True)
@@ -265,7 +271,7 @@ class Loop:
     def reinforce(self, tuned: Any, reward: Reward) -> tuple[Any, dict[str, Any]]:
         """PPO from the tuned model against the reward model."""
         settings, key = self.config["ppo"], jax.random.fold_in(jax.random.key(self.seed), 3)
-        model, ppo = build(self.described, unroll=True), PPO(**settings["numbers"])
+        model, ppo = self.model, PPO(**settings["numbers"])
         pair, schedule = ActorCritic(model, "copy"), Schedule(**settings["schedule"])
         params = pair.begin(tuned, trunk=settings["trunk"])
         learns = pair.learns(params)
@@ -283,16 +289,15 @@ class Loop:
 
         def evaluate(params: Any, iteration: int) -> dict[str, float]:
             found = self.measured(params["policy"])
-            history.append({"iteration": iteration, **{name: found[name] for name in MEASURED}})
-            return history[-1]
+            history.append({"iteration": iteration, **found})
+            return {name: found[name] for name in MEASURED}
 
         state, _ = run(trainer, state, frozen, evaluate=evaluate)
-        policy = tree.merge(state.params, frozen)["policy"]
-        return policy, self.measured(policy) | {"history": history}
+        return tree.merge(state.params, frozen)["policy"], {**history[-1], "history": history}
 
     def learn_directly(self, tuned: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, dict[str, Any]]:
         """DPO from the tuned model with the soft labels."""
-        model, settings = build(self.described, unroll=True), self.config["dpo"]
+        model, settings = self.model, self.config["dpo"]
         pairs = self.pairs(rows, settings)
         said = reference_logprobs(model, tuned, pairs, batch_size=settings["batch_size"])
         loss = preference_loss(model, "dpo", reference="batch", beta=settings["beta"])
@@ -345,15 +350,13 @@ def report(results: list[dict[str, Any]], workdir: Path, console: Console) -> No
     title = f"Answers to held-out questions, {seeds} seeds: shares that break a principle, and that are right"
     print_table(title, ["after", *MEASURED.values()], rows, console=console)
     skills = [(label, spread([one[what] for one in picked(results, stage=stage)])) for stage, what, label in SKILLS]
-    print_table(
-        "What the assistant and the reward model can do, by program", ["skill", "share"], skills, console=console
-    )
-    rounds = {r["seed"]: r["rounds"] for r in picked(results, stage="supervised")}
-    draw({what: [[one[what] for one in told] for told in rounds.values()] for what in MEASURED}, "revisions", workdir)
+    print_table("What the models can do, by program", ["skill", "share"], skills, console=console)
+    said = [[one[part] for part in SHOWN] for one in picked(results, stage="supervised")[0]["samples"]]
+    print_table("The rounds of one answer", list(SHOWN), said, console=console)
+    rounds = [r["rounds"] for r in picked(results, stage="supervised")]
+    draw(rounds, range(len(rounds[0])), "revisions", workdir)
     histories = [r["history"] for r in picked(results, stage="ppo")]
-    at = [one["iteration"] for one in histories[0]]
-    drawn = {what: [[one[what] for one in history] for history in histories] for what in MEASURED}
-    draw(drawn, "PPO iteration", workdir, at)
+    draw(histories, [one["iteration"] for one in histories[0]], "PPO iteration", workdir)
     bars = {
         STAGES[s]: {label: band([r[what] for r in picked(results, stage=s)]) for what, label in MEASURED.items()}
         for s in STAGES
@@ -367,14 +370,13 @@ def band(values: Sequence[float]) -> tuple[float, float, float]:
     return min(values), statistics.mean(values), max(values)
 
 
-def draw(values: Mapping[str, list[list[float]]], x_label: str, workdir: Path, at: Sequence[int] | None = None) -> None:
-    """One line for each share, the mean over seeds with the least and the most around it."""
+def draw(told: Sequence[Sequence[Mapping[str, float]]], at: Sequence[int], x_label: str, workdir: Path) -> None:
+    """One line for each share, the mean over seeds with the least and the most around it; told: seeds x places."""
     lines, around = {}, {}
-    for what, found in values.items():
-        each = np.array(found)
-        places = list(range(each.shape[1])) if at is None else list(at)
-        lines[MEASURED[what]] = (places, each.mean(0).tolist())
-        around[MEASURED[what]] = (each.min(0).tolist(), each.max(0).tolist())
+    for what, label in MEASURED.items():
+        each = np.array([[one[what] for one in places] for places in told])
+        lines[label] = (list(at), each.mean(0).tolist())
+        around[label] = (each.min(0).tolist(), each.max(0).tolist())
     drawn = plots.curves(lines, x_label=x_label, y_label="share of answers", bands=around)
     plots.save(drawn, workdir / f"{x_label.replace(' ', '_')}.png")
 

@@ -97,6 +97,7 @@ def test_demonstrations_are_right_but_for_their_noise(constitution, noise):
         assert np.mean(found) == pytest.approx(1 - noise, abs=0 if noise == 0 else 0.07) and len(found) > 500
 
 
+@pytest.mark.slow
 def test_the_whole_loop_runs_once(tmp_path, constitution):
     config = get_config("tiny").to_dict()
     experiment.work(config, tmp_path, Console(quiet=True))
