@@ -170,6 +170,7 @@ def run_cell(
         [source.batch(i) for i in range(steps)],
         jax.random.fold_in(key, 2),
         trainable=weights.trainable(start, recipe),
+        policy=model.policy,
     )
     held = {n: list(one_pass(rows_for(part.dev), size)) for n, part in parts.items()}
     losses, ready = make_evaluate(loss_fn, held)(tuned), weights.merge(tuned)

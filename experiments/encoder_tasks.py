@@ -111,7 +111,8 @@ def run_cell(config: Mapping[str, Any], task: Task, epochs: int, model: Model, b
     settings = {**config, "n_labels": task.n_labels}
     batches = [b for _ in range(epochs) for b in batches_of(task.train, settings, [], rng)]
     rule = linear_decay(config["learning_rate"], len(batches), clip=1.0)
-    trained, costs = train(classification_loss(model), params, rule, batches, jax.random.fold_in(key, 2))
+    loss, key = classification_loss(model), jax.random.fold_in(key, 2)
+    trained, costs = train(loss, params, rule, batches, key, policy=model.policy)
     dev = batches_of(task.dev, settings, [], None)
     _, predicted = accuracy(model, trained, dev)
     return {**score(task, in_order(task, predicted, dev)), **costs}

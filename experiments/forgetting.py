@@ -70,6 +70,7 @@ def run_cell(
             [source.batch(i) for i in range(config["steps"])],
             jax.random.fold_in(key, 2),
             trainable=weights.trainable(params, method["recipe"]),
+            policy=model.policy,
         )
     held = {name: list(one_pass(rows(name, "heldout"), size))[: config["heldout_batches"]] for name in parts}
     return {"losses": make_evaluate(language_model_loss(model), held)(params), **costs}

@@ -53,6 +53,7 @@ def run_cell(
         batches,
         jax.random.fold_in(key, 2),
         trainable=weights.trainable(params, recipe),
+        policy=model.policy,
     )
     share, _ = accuracy(model, trained, batches_of(task["dev"], config, virtual, None))
     return {"accuracy": share, **costs}

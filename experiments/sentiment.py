@@ -32,7 +32,8 @@ def tuned(
     params = {**body, "head": jax.jit(model.init)(jax.random.fold_in(key, 0))["head"]}
     batches = batches_of(rows, settings, [], np.random.default_rng(0))
     rule = linear_decay(settings["learning_rate"], len(batches))
-    params, costs = train(classification_loss(model), params, rule, batches, jax.random.fold_in(key, 2))
+    loss, key = classification_loss(model), jax.random.fold_in(key, 2)
+    params, costs = train(loss, params, rule, batches, key, policy=model.policy)
     return model, params, costs
 
 

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from research.core import tree
-from research.training import optim
+from research.core.dtypes import Policy
+from research.training import loss_scale, optim
 from research.training.state import create
 from research.training.step import LossFn, make_step
 
@@ -22,8 +23,12 @@ def train(
     key: jax.Array,
     *,
     trainable: Any = None,
+    policy: Policy = Policy(),  # noqa: B008 - frozen
 ) -> tuple[Any, dict[str, Any]]:
     """One step per batch with the optimizer `rule` (`research.training.optim`); the trained weights and the costs.
+
+    policy: of the model; with float16 products the loss is scaled (`research.training.loss_scale`), and a step whose
+    gradients are not finite is passed over.
 
     Costs: `trainable` (parameters), `bytes` (of these), `memory` (of the step of the largest batch, as compiled),
     `seconds` (median step), `cpu_seconds` (of all cores in it: other work on the machine hardly changes it), `steps`,
@@ -34,7 +39,8 @@ def train(
     """
     learning = params if trainable is None else tree.split(params, trainable)[0]
     optimizer = optim.make(dict(rule), learning, steps=len(batches))
-    state, frozen = create(params, optimizer, rng=key, trainable=trainable)
+    scale = loss_scale.make({}, policy, learning)
+    state, frozen = create(params, optimizer, rng=key, trainable=trainable, loss_scale=scale)
     step = make_step(loss_fn, optimizer)
     largest = max(batches, key=lambda batch: sum(array.size for array in batch.values()))
     used = step.lower(state, frozen, largest).compile().memory_analysis()
