@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from experiments import command
 from experiments.cells import Cell, data_folder, names, picked, spread, sweep
 from experiments.loading import encoder_folder
-from experiments.pair_scorer import decided, fit
 from experiments.pairs import HELD_OUT, SETS, TRAIN, Pair, split
+from experiments.scorers import decided, fit
 from research.core import compilation, tree
 from research.core.names import meant
 from research.data.word_vectors import count_words, split_words

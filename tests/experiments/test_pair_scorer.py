@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from configs import judge_model, reward_model, toxicity_scorer
-from experiments import pair_scorer
+from experiments import pair_scorer, scorers
 from experiments import reward_model as rewards
 from experiments.pairs import HELD_OUT, TRAIN, Pair, annotations, dialogues, split
 from research.data.huggingface_tokenizer import from_wordpiece
@@ -174,19 +174,19 @@ def test_a_score_and_the_logits_of_two_classes_are_one_thing(base):
     def read(model, weights):
         return np.asarray(model.classify(weights, model.apply(weights, batch), batch))
 
-    score, logits = read(build(described), params), read(two, pair_scorer.two_classes(params))
+    score, logits = read(build(described), params), read(two, scorers.two_classes(params))
     np.testing.assert_allclose(logits[:, 1] - logits[:, 0], score, atol=1e-6)
-    moved = pair_scorer.two_classes(params)
+    moved = scorers.two_classes(params)
     moved["head"]["output"]["kernel"] = moved["head"]["output"]["kernel"] + np.array([0.3, -0.2])
     logits = read(two, moved)
-    again = read(build(described), pair_scorer.one_logit(moved))
+    again = read(build(described), scorers.one_logit(moved))
     np.testing.assert_allclose(again, logits[:, 1] - logits[:, 0], atol=1e-5)
 
 
 def test_a_batch_of_pairs_as_single_answers():
     tokens = np.arange(12).reshape(3, 2, 2)
     pairs = {"tokens": tokens, "preferred": np.array([1, 0, 0.5]), "loss_mask": np.ones(3)}
-    rows = pair_scorer.single(pairs)
+    rows = scorers.single(pairs)
     assert rows["tokens"].tolist() == tokens.reshape(6, 2).tolist()
     assert rows["labels"].tolist()[:4] == [1, 0, 0, 1] and rows["loss_mask"].tolist() == [1, 1, 1, 1, 0, 0]
 
