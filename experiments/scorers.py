@@ -65,7 +65,7 @@ def fit(
     loss, key = (classification_loss if classes else pairwise_loss)(model), jax.random.fold_in(jax.random.key(seed), 1)
     if classes:
         params, steps = two_classes(params), [single(batch) for batch in steps]
-    params, costs = train(loss, params, rule, steps, key)
+    params, costs = train(loss, params, rule, steps, key, policy=model.policy)
     if classes:
         params = one_logit(params)
     return TextScorer(build(described), params, tokenizer, config["length"], {}), costs
