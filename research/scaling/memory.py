@@ -173,6 +173,8 @@ def setting_of(config: Mapping[str, Any], model: Model, batch: Mapping[str, Any]
     if config["trainable"]:
         recipe += [{"method": "select", "target": tuple(config["trainable"])}]
     rows, *answers, length = batch["tokens"].shape
+    # Beside each single answer stands a mismatched one, of which nothing is kept for a backward pass.
+    answers = [] if "desirable" in batch else answers
     return Setting(
         model.config,
         rows * jax.process_count(),

@@ -51,3 +51,17 @@ def test_settings_of_a_config():
     frozen = setting_of(*parts(trainable=(".*/mlp/.*",)))
     assert training(frozen).weights == training(setting_of(*parts())).weights
     assert training(frozen).optimizer < training(setting_of(*parts())).optimizer
+
+
+def test_pairs_are_two_rows_and_a_copy_stays_beside_the_weights():
+    config, model, batch, mesh = parts()
+    pairs = {name: np.ones((4, 2, 32), np.int32) for name in batch}
+    setting = setting_of(config, model, pairs, mesh)
+    assert (setting.rows, setting.answers, setting.length, setting.copied) == (4, 2, 32, False)
+    twice = {name: np.ones((8, 32), np.int32) for name in batch}
+    assert training(setting) == training(setting_of(config, model, twice, mesh))
+    single = setting_of(config, model, pairs | {"desirable": np.ones(4)}, mesh)
+    assert training(single) == training(setting_of(config, model, batch, mesh))
+    copied = setting_of(config | {"loss": {"name": "dpo", "reference": "copy"}}, model, pairs, mesh)
+    assert training(copied).weights == 2 * training(setting).weights
+    assert training(copied).optimizer == training(setting).optimizer
