@@ -38,6 +38,7 @@ from research.report import plots, print_table
 
 LOSSES = ("pairs", "classes")
 SIDES = ("longer", "shorter")
+RIDGES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
 
 class Split:
@@ -101,9 +102,19 @@ def without_model(pairs: Split) -> dict[str, np.ndarray]:
         "words": (count_words(train, vocabulary).sign(), count_words(asked, vocabulary).sign()),
     }
     return {
-        name: (held[::2] - held[1::2]) @ linear_preference(known[::2] - known[1::2])
+        name: (held[::2] - held[1::2]) @ with_best_ridge(known[::2] - known[1::2])
         for name, (known, held) in features.items()
     }
+
+
+def with_best_ridge(differences: Any) -> np.ndarray:
+    """The weights of `linear_preference` whose ridge foretells every fifth training pair best from the others."""
+    fifth = np.arange(differences.shape[0]) % 5 == 0
+    nats = {
+        ridge: np.logaddexp(0, -differences[fifth] @ linear_preference(differences[~fifth], ridge=ridge)).sum()
+        for ridge in RIDGES
+    }
+    return linear_preference(differences, ridge=min(nats, key=lambda ridge: nats[ridge]))
 
 
 def measured(differences: np.ndarray, longer: np.ndarray, bins: int) -> dict[str, float]:
@@ -185,7 +196,8 @@ def report(results: list[dict[str, Any]], pairs: Split, bins: int, workdir: Path
     pooled = {name: np.concatenate(runs) for name, runs in found.items()}
     curves = {k: reliability(expit(np.abs(d)), d > 0, bins=bins, kind="mass") for k, d in pooled.items()}
     labels = {"x_label": "confidence in the pair", "y_label": "share that is right"}
-    figures = {"reliability": plots.curves(diagram(curves), **labels)}
+    perfect = {"as sure as right": ([0.5, 1.0], [0.5, 1.0])}  # of two answers, one is at least as likely as a coin says
+    figures = {"reliability": plots.curves(diagram(curves) | perfect, **labels)}
     figures["length"] = plots.bars(groups, y_label="accuracy", size=(7.2, 3.4))
     for name, figure in figures.items():
         path = plots.save(figure, workdir / f"reward_{name}.png")

@@ -15,6 +15,7 @@ from experiments import pair_scorer, scorers
 from experiments import reward_model as rewards
 from experiments.pairs import HELD_OUT, TRAIN, Pair, annotations, dialogues, split
 from research.data.huggingface_tokenizer import from_wordpiece
+from research.evaluation.baselines import linear_preference
 from research.evaluation.judge import TRAINED, compare, trained_judge
 from research.evaluation.text_scorer import TextScorer, encode
 from research.interop import load_pretrained, save_pretrained
@@ -149,6 +150,15 @@ def test_nothing_is_learned_twice_unless_it_was_deleted(learned, monkeypatch):
     (folder / "decoder_pairs" / "scorer.json").unlink()
     rewards.work(settings, folder, Console(file=io.StringIO()))
     assert asked == [(settings["ways"]["decoder, pairs"], 0)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_ridge_is_that_which_foretells_pairs_it_has_not_seen(seed):
+    d = np.random.default_rng(seed).normal(size=(200, 40))
+    signal = d * np.sign(d @ np.linspace(-3, 3, 40))[:, None]  # all preferred by one linear reward
+    misleading = signal * np.where(np.arange(200) % 5 == 0, -1, 1)[:, None]  # every fifth pair contradicts the others
+    for given, ridge in ((signal, min(rewards.RIDGES)), (misleading, max(rewards.RIDGES))):
+        np.testing.assert_allclose(rewards.with_best_ridge(given), linear_preference(given, ridge=ridge))
 
 
 @pytest.mark.parametrize("seed", range(3))
