@@ -57,6 +57,17 @@ from research.training import optim
 from research.training import state as states
 from research.training.step import make_step
 
+_TAUGHT = ("tokenizer", "model", "demonstrations", "teaching", "writing", "repeats")
+_TUNED = (*_TAUGHT, "revising", "tuning")
+_LABELLED = (*_TUNED, "pairs")
+SETTINGS = {
+    "assistant": _TAUGHT,
+    "supervised": _TUNED,
+    "labels": _LABELLED,
+    "reward": (*_LABELLED, "reward"),
+    "ppo": (*_LABELLED, "reward", "ppo"),
+    "dpo": (*_LABELLED, "dpo"),
+}
 STAGES = {"assistant": "demonstrations", "supervised": "supervised stage", "ppo": "PPO", "dpo": "DPO"}
 SKILLS = (
     ("supervised", "critiques", "critiques that are right"),
@@ -124,8 +135,9 @@ class Loop:
     console: Console
 
     def cell(self, name: str, run: Callable[[], Mapping[str, Any]]) -> Cell:
-        settings = {k: v for k, v in self.config.items() if k not in ("seeds", "constitution")}
-        return Cell({"stage": name, "seed": self.seed}, settings | {"constitution": repr(self.constitution)}, run)
+        """A stage with the settings of its own and of all that it builds on."""
+        settings = {part: self.config[part] for part in SETTINGS[name]} | {"constitution": repr(self.constitution)}
+        return Cell({"stage": name, "seed": self.seed}, settings, run)
 
     def stage(self, name: str, work: Callable[[], tuple[Any, dict[str, Any]]]) -> tuple[dict[str, Any], Any]:
         """The figures and weights of one stage, made now or before."""
