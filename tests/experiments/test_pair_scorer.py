@@ -154,9 +154,9 @@ def test_nothing_is_learned_twice_unless_it_was_deleted(learned, monkeypatch):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_ridge_is_that_which_foretells_pairs_it_has_not_seen(seed):
-    d = np.random.default_rng(seed).normal(size=(200, 40))
-    signal = d * np.sign(d @ np.linspace(-3, 3, 40))[:, None]  # all preferred by one linear reward
-    misleading = signal * np.where(np.arange(200) % 5 == 0, -1, 1)[:, None]  # every fifth pair contradicts the others
+    d = np.random.default_rng(seed).normal(size=(400, 10))
+    signal = d * np.sign(d @ np.linspace(-3, 3, 10))[:, None]  # all preferred by one linear reward
+    misleading = signal * np.where(np.arange(400) % 5 == 0, -1, 1)[:, None]  # every fifth pair contradicts the others
     for given, ridge in ((signal, min(rewards.RIDGES)), (misleading, max(rewards.RIDGES))):
         np.testing.assert_allclose(rewards.with_best_ridge(given), linear_preference(given, ridge=ridge))
 
