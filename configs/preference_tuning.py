@@ -6,6 +6,7 @@
     python -m experiments.train --config=configs/preference_tuning.py:reward ...        # a scalar head; encoders too
     python -m experiments.train --config=configs/preference_tuning.py:kto,tiny --workdir=/tmp/kto   # seconds
 
+With adapters the base below them is the reference, without a copy: --config.peft="({'method': 'lora', 'rank': 8},)".
 The file (--config.data.path) is JSONL or JSON of any shape that research/data/preference.py and unpaired.py read;
 by default hh-rlhf harmless of the folder LIFECYCLE_DATA, else ../shared/data. About four minutes on two CPU cores.
 See *Direct Preference Optimization*, Rafailov et al., https://arxiv.org/abs/2305.18290, and the other papers in
