@@ -205,6 +205,22 @@ def keep_rows(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, PartitionSpec(axes, *rest))
 
 
+def rows_beside(params: Any, arrays: Any, rows: int) -> Any:
+    """A tree of arrays with those of `rows` rows cut over the batch axes of the mesh that the weights lie on.
+
+    As they are where the weights lie on one device, or where the mesh does not divide the rows.
+    """
+    layouts = [leaf.sharding for leaf in jax.tree.leaves(params) if isinstance(leaf, jax.Array) and leaf.committed]
+    mesh = next((s.mesh for s in layouts if isinstance(s, NamedSharding) and s.mesh.size > 1), None)
+    if not isinstance(mesh, Mesh) or jax.process_count() > 1:
+        return arrays
+    axes = tuple(name for name in BATCH_AXES if mesh.shape.get(name, 1) > 1)
+    if not axes or rows % math.prod(mesh.shape[name] for name in axes):
+        return arrays
+    cut = NamedSharding(mesh, PartitionSpec(axes))
+    return jax.tree.map(lambda x: jax.device_put(x, cut) if x.ndim and x.shape[0] == rows else x, arrays)
+
+
 def place(batch: Mapping[str, Any], mesh: Mesh | None) -> dict[str, jax.Array]:
     """A host batch on the devices; with several hosts, each gives its own rows."""
     if mesh is None:

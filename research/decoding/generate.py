@@ -9,6 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from research.core import mesh as meshes
 from research.core import tree
 from research.core.types import Array, Params
 from research.decoding import prompts as layout
@@ -62,6 +63,8 @@ def generate(
 ) -> Generation:
     """Continues every prompt: greedily, or as `sampling` says.
 
+    Weights that lie on a mesh have the rows cut over its batch axes where those divide them.
+
     Args:
       model, params: from `research.models` and `research.interop`; `prepare(model, params)` may be passed as params.
       prompts: lists of token ids, or a batch with `tokens` and `segment_ids`; the encoder's input for an
@@ -97,6 +100,7 @@ def generate(
     )
     inputs = make_inputs(request, batch, sampling or Sampling(), stop_tokens, key, seeds)
     params = prepare(model, params)
+    batch, inputs = meshes.rows_beside(params, (batch, inputs), len(request.rows))
     state = prefill(model, plan, params, inputs, batch)
     state = reader.follow(state, partial(advance, model, plan, params, inputs), reader.stride(stride))
     return reader.result(state, plan, pad)
