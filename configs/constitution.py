@@ -64,7 +64,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "length": 64,
                 "batch_size": 4 if tiny else 32,
                 "steps": 2 if tiny else 100,
-                "learning_rate": 3e-4,
+                "learning_rate": 1e-4,
                 "beta": 0.1,
             },
         }
