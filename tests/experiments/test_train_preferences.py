@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from rich.console import Console
@@ -22,13 +23,15 @@ from research.data.python_docs import is_heldout
 from research.data.rows import MappedRows
 from research.data.sources import Stream, stack
 from research.data.unpaired import desirable, encode_unpaired_seq2seq
-from research.interop.run import load_run
+from research.interop.run import config_to_dict, load_run
 from research.models import build
 from research.recipes import losses
 from research.recipes.assemble import complete, make_model
 from research.recipes.dpo import preference_loss, reference_logprobs
 from research.recipes.kto import kto_loss
 from research.recipes.reward import pairwise_loss
+from research.training.checkpoint import Checkpoints
+from research.training.state import State
 from tests.parity.zoo import quick_jit
 
 SIZES = {"d_model": 8, "n_layers": 1, "n_heads": 2, "head_dim": 4, "d_ff": 16, "max_length": 32}
@@ -167,3 +170,16 @@ def test_every_loss_of_the_config_reads_its_rows(path, arg):
     loss_fn = losses.make(chosen, model, chunk=8)
     total, aux = jax.eval_shape(lambda p, b: loss_fn(p, b, None), model.abstract(), batch)
     assert total.shape == () and {"accuracy"} <= set(aux["metrics"])
+
+
+def test_a_policy_goes_on_under_a_scalar_head(path, tmp_path):
+    policy = make_model(config(path, "dpo"), load_tokenizer("bytes")).model
+    params = quick_jit(policy.init)(jax.random.key(3))
+    both = {"policy": params, "reference": params}  # as a run beside a copy leaves them
+    with Checkpoints(tmp_path, config={"model": config_to_dict(policy.config)}) as checkpoints:
+        checkpoints.save(State(jnp.zeros((), jnp.int32), both, (), jax.random.key(0)))
+    model, scorer, _ = make_model(config(path, "reward", init_from=str(tmp_path)), load_tokenizer("bytes"))
+    assert model.config.head == "scalar" and scorer["head"]["output"]["kernel"].shape == (8, 1)
+    assert np.asarray(scorer["head"]["output"]["kernel"]).any()
+    for name in ("embed", "decoder"):
+        jax.tree.map(np.testing.assert_array_equal, scorer[name], params[name])
