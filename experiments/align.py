@@ -22,7 +22,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command, ppo
-from experiments.cells import Cell, names, picked, spread, sweep
+from experiments.cells import Cell, names, picked, run_folder, spread, sweep
 from experiments.story_world import SHOWN, WORLD, Evaluation, World, make_world, memory, over_iterations
 from research.core import compilation
 from research.core.types import Array, Batch, Params
@@ -177,15 +177,12 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
         workdir,
         console,
     )
-    grid = [
-        Cell(
-            {"kl": name, "seed": seed},
-            {**chosen, "tuning": config["tuning"], "method": method},
-            partial(run_cell, config, world, name, seed, made, workdir / f"{name}-{seed}".replace(" ", "_"), console),
-        )
-        for seed, made in zip(config["seeds"], pairs, strict=True)
-        for name, method in config["methods"].items()
-    ]
+    grid = []
+    for seed, made in zip(config["seeds"], pairs, strict=True):
+        for name, method in config["methods"].items():
+            at, settings = {"kl": name, "seed": seed}, {**chosen, "tuning": config["tuning"], "method": method}
+            folder = run_folder(workdir, at, settings)
+            grid.append(Cell(at, settings, partial(run_cell, config, world, name, seed, made, folder, console)))
     certain = [
         Cell(
             {"certain": name},

@@ -1,5 +1,6 @@
 """A grid of small trainings, each remembered as one JSON file: started again, only what is missing is done."""
 
+import hashlib
 import json
 import os
 import re
@@ -30,6 +31,12 @@ class Cell:
     def file(self) -> str:
         """Its file's name, from the coordinates."""
         return "-".join(re.sub(r"\W", "_", str(value)) for value in self.at.values()) + ".json"
+
+
+def run_folder(workdir: Path, at: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
+    """Where a cell keeps its checkpoints; other settings have another folder, so that none goes on from them."""
+    told = json.dumps(settings, sort_keys=True).encode()
+    return workdir / f"{Cell(at, {}, dict).file().removesuffix('.json')}-{hashlib.sha256(told).hexdigest()[:8]}"
 
 
 def sweep(grid: Sequence[Cell], folder: Path, console: Console) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
-from experiments.cells import Cell, names, picked, spread, sweep
+from experiments.cells import Cell, names, picked, run_folder, spread, sweep
 from experiments.story_world import SHOWN, WORLD, Evaluation, World, distinct, make_world, memory, over_iterations
 from research import weights
 from research.core import compilation, tree
@@ -109,15 +109,13 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
 def grid(config: Mapping[str, Any], world: World, workdir: Path, console: Console) -> list[Cell]:
     """A cell for each KL setting and seed."""
     chosen = {name: config[name] for name in (*WORLD, *LEARNING) if name != "data"}
-    return [
-        Cell(
-            {"kl": name, "seed": seed},
-            {"kl_settings": kl, **chosen},
-            partial(run_cell, config, world, kl, seed, workdir / f"{name}-{seed}".replace(" ", "_"), console),
-        )
-        for seed in config["seeds"]
-        for name, kl in config["kl"].items()
-    ]
+    cells = []
+    for seed in config["seeds"]:
+        for name, kl in config["kl"].items():
+            at, settings = {"kl": name, "seed": seed}, {"kl_settings": kl, **chosen}
+            folder = run_folder(workdir, at, settings)
+            cells.append(Cell(at, settings, partial(run_cell, config, world, kl, seed, folder, console)))
+    return cells
 
 
 def best_grid(config: Mapping[str, Any], world: World) -> list[Cell]:

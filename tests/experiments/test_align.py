@@ -10,6 +10,7 @@ from rich.console import Console
 
 from configs.align import get_config
 from experiments import align, ppo
+from experiments.cells import run_folder
 from experiments.story_world import Evaluation, World, distinct, make_reward
 from research.models import build
 from research.recipes.rollouts import Writer
@@ -136,3 +137,10 @@ def test_unknown_rewards(name, words, tmp_path):
     settings = {"sentiment": {"parts": {"proxy": (0, 4)}}}
     with pytest.raises(ValueError, match=words):
         make_reward(name, settings, tmp_path, tmp_path, QUIET)
+
+
+def test_other_settings_have_another_folder(tmp_path):
+    """Or else a run would go on from the checkpoints of another one."""
+    at = {"kl": "free", "seed": 0}
+    first, again, other = (run_folder(tmp_path, at, {"rate": rate}) for rate in (0.1, 0.1, 0.2))
+    assert first == again != other and first.name.startswith("free-0-")
