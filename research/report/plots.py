@@ -13,7 +13,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 # Readable on white and on near-black alike, and in this order also for colour-blind eyes.
-COLOURS = ("#2f81d8", "#e08a2c", "#2fa37c", "#c5539a", "#8d7be8", "#8a949e")
+COLOURS = ("#2f81d8", "#e08a2c", "#2fa37c", "#c5539a", "#8d7be8", "#8a949e", "#7a5230", "#c7b52a")
 # Drawn in this colour, text and axes become the text colour of the page when the figure is inlined.
 INK = "#5b6570"
 
