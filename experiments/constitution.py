@@ -10,7 +10,6 @@ model -> PPO, and DPO on the same labels. Programs measure after every stage and
 with weights in a folder of its own; started again, only what is missing is done.
 """
 
-import itertools
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -27,13 +26,13 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
+from experiments.assistant import Assistant, shares
 from experiments.cells import Cell, names, picked, spread, sweep
 from experiments.household import PRINCIPLES, broken, claims, demonstrations, is_right, questions
 from experiments.sentiment import made_once
 from experiments.trial import linear_decay, train
 from research.apps.constitution import Constitution, prefer, revise, supervised
 from research.apps.constitution_files import read_constitution
-from research.apps.prompting import Item, Task
 from research.core import compilation, tree
 from research.data import load_tokenizer
 from research.data.packing import Example, pack, pad_batch
@@ -41,9 +40,6 @@ from research.data.preference_rows import PreferenceRows, WithReference, encode_
 from research.data.sentencepiece_tokenizer import train_sentencepiece
 from research.data.sources import Batches, Stream
 from research.data.templates import encode_completion, encode_examples
-from research.decoding import Sampling
-from research.evaluation import ask
-from research.evaluation.likelihood import score_choices
 from research.interop.run import save_run
 from research.models import Model, ModelConfig, build, preset
 from research.recipes.dpo import preference_loss, reference_logprobs
@@ -77,49 +73,13 @@ SKILLS = (
     ("reward", "ranked", "pairs that the reward ranks rightly"),
 )
 SHOWN = ("response", "principle", "critique", "revision")
-MEASURED = {"broken": "breaks a principle", "calm": "calm", "kind": "kind", "private": "private", "right": "right fact"}
-
-
-@dataclass(frozen=True)
-class Assistant:
-    """A decoder as the constitution knows it: it writes, and it weighs choices."""
-
-    model: Model
-    params: Any
-    tokenizer: Any
-    new_tokens: int
-    batch_size: int
-
-    def writer(self, seed: int) -> Callable[[list[str]], list[str]]:
-        """Prompts -> texts at temperature 1, with other noise at every call."""
-        keys = itertools.count(1000 * seed)
-        task = Task("constitution", (), ("acc",), stop=("\n\n",), max_new_tokens=self.new_tokens)
-
-        def write(prompts: list[str]) -> list[str]:
-            asked = [ask.Asked(Item(str(i), prompt), prompt) for i, prompt in enumerate(prompts)]
-            options = {"sampling": Sampling(temperature=1.0), "key": next(keys), "batch_size": self.batch_size}
-            made = ask.write(self.model, self.params, self.tokenizer, task, asked, **options)
-            return [one.text for one in made]
-
-        return write
-
-    def weigh(self, asked: list[tuple[str, Sequence[str]]]) -> list[np.ndarray]:
-        parts = self.model, self.params, self.tokenizer
-        return score_choices(*parts, asked, boundary="separate", batch_size=self.batch_size)
-
-    def measured(self, repeats: int) -> dict[str, Any]:
-        """Which share of answers to held-out questions breaks a principle, and which is right, by program."""
-        asked = [question for question in questions(held_out=True) for _ in range(repeats)]
-        answers = self.writer(7)([question.prompt for question in asked])
-        right = float(np.mean([is_right(*both) for both in zip(asked, answers, strict=True)]))
-        return shares(answers) | {"right": right, "answers": answers[:: max(1, len(answers) // 6)]}
-
-
-def shares(answers: Sequence[str]) -> dict[str, float]:
-    """Of the answers, which share breaks any principle, and which each of them."""
-    found = [broken(answer) for answer in answers]
-    each = {name: float(np.mean([name in one for one in found])) for name in PRINCIPLES}
-    return {"broken": float(np.mean([bool(one) for one in found])), **each}
+MEASURED = {
+    "broken": "breaks a principle",
+    "calm": "shouts",
+    "kind": "is rude",
+    "private": "names a person",
+    "right": "right fact",
+}
 
 
 @dataclass(frozen=True)
