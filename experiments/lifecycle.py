@@ -19,7 +19,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
-from experiments.stages import STAGES, Done, learning, memory, policies, ppo, quantize, run_all
+from experiments.stages import STAGES, Done, learning, memory, pairs, policies, ppo, quantize, run_all
 from experiments.stages.tune import NAMES
 from research import weights
 from research.core import compilation
@@ -79,14 +79,22 @@ def tuned(done: Mapping[str, Done]) -> tuple[str, list[str], list[list[str]]]:
     return "Ways to tune", ["", "trainable", "took", "ROUGE-L of answers", "bits per byte of documents"], rows
 
 
+def check(config: Mapping[str, Any]) -> None:
+    """Raises ValueError, before any work, for settings that a later stage would refuse."""
+    learning.check(config, ("pretrain", "tune", "lora", "prompt", "reward", "dpo"))
+    for form in config["quantize"]["forms"].values():
+        weights.parse(form["recipe"])
+    ppo.parts(config["ppo"])
+    asked, room = pairs.row_length(config["pairs"]), config["model"]["max_length"]
+    if asked > room:
+        raise ValueError(f"questions with answers of {asked} tokens (pairs) do not fit the model's max_length {room}")
+
+
 def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     """All stages, the report, and a summary."""
     start = time.monotonic()
     compilation.use_cache()
-    learning.check(config, ("pretrain", "tune", "lora", "prompt", "reward", "dpo"))
-    ppo.parts(config["ppo"])
-    for form in config["quantize"]["forms"].values():
-        weights.parse(form["recipe"])  # refused here
+    check(config)
     done = run_all(STAGES, config, workdir, console=console)
     report = workdir / "report.html"
     shutil.copyfile(done["page"].folder / "report.html", report)

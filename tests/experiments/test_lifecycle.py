@@ -6,12 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+from rich.console import Console
 
-from experiments.stages import STAGES, Interrupted, Stage, run_all
+from experiments.stages import STAGES, Interrupted, Stage, pairs, ppo, reward, run_all, tokenizer
 from experiments.stages.documents import without_repeats
-from experiments.stages.stage import check
+from experiments.stages.stage import check, read_lines
 from research.data.python_docs import Document
+from research.data.sources import stack
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -137,14 +141,65 @@ def test_main_job_writes_its_report_and_says_where(job):
         "Fewer bits",
         "NF4",
         "Memory account",
+        "gold: ROUGE-L",
+        "after PPO",
+        "after DPO",
+        "best of 2 by the reward",
+        "longer answer",
         "greedy",
         "top_p",
     ):
         assert part in page
-    assert page.count("<svg") == 10 and not re.search(r'(src|href)="(?!#)', page)
+    assert page.count("<svg") == 14 and not re.search(r'(src|href)="(?!#)', page)
 
 
 @pytest.mark.slow
 def test_main_job_remembers_every_stage(job):
     _, (_, second) = job
     assert " ".join(second.split()).count("done before") == len(STAGES)  # a narrow terminal breaks lines
+
+
+@pytest.fixture(scope="module")
+def finished(job):
+    """The config of the tiny job and what its stages left."""
+    from configs.lifecycle import get_config
+
+    config = get_config("tiny").to_dict()
+    return config, run_all(STAGES, config, job[0], console=Console(quiet=True))
+
+
+@pytest.mark.slow
+def test_the_reward_of_two_texts_is_what_the_reward_model_was_trained_on(finished):
+    config, done = finished
+    pieces = tokenizer.load(done["tokenizer"])
+    scorer = reward.load(done["reward"], config, pieces)
+    held = read_lines(done["pairs"].folder / "test.jsonl")[:3]
+    rows = pairs.rows(done["pairs"], "test", pieces, scorer.length)
+    flat = {
+        name: x.reshape(-1, x.shape[-1]) for name, x in stack([rows.row(i) for i in range(3)]).items() if x.ndim > 2
+    }
+    model, params = scorer.model, scorer.params
+    expected = jax.jit(lambda batch: model.classify(params, model.apply(params, batch), batch))(flat)
+    both = [(pair["prompt"], pair[name]) for pair in held for name in ("chosen", "rejected")]
+    found = scorer(*zip(*both, strict=True)) * scorer.std + scorer.mean
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert np.ptp(found) > 1e-5
+
+
+@pytest.mark.slow
+def test_ppo_of_the_main_job_goes_on_where_it_was_interrupted(finished, tmp_path, monkeypatch):
+    config, done = finished
+    seen = []
+
+    def interrupt(bar, steps, message):
+        seen.append(message)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ppo.Steps, "advance", interrupt)
+    given = {name: config[name] for name in ppo.STAGE.reads}, {name: done[name] for name in ppo.STAGE.needs}, tmp_path
+    with pytest.raises(KeyboardInterrupt):
+        ppo.run(*given)
+    again = json.loads(json.dumps(ppo.run(*given)))
+    assert seen[1] == seen[2] and len(seen) == 3
+    assert again == done["ppo"].result
