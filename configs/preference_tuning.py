@@ -8,7 +8,7 @@
 
 With adapters the base below them is the reference, without a copy: --config.peft="({'method': 'lora', 'rank': 8},)".
 The file (--config.data.path) is JSONL or JSON of any shape that research/data/preference.py and unpaired.py read;
-by default hh-rlhf harmless of the folder LIFECYCLE_DATA, else ../shared/data. About four minutes on two CPU cores.
+by default hh-rlhf harmless of the folder LIFECYCLE_DATA, else ../shared/data: 160 steps of 8 rows, one pass over it.
 See *Direct Preference Optimization*, Rafailov et al., https://arxiv.org/abs/2305.18290, and the other papers in
 research/objectives.
 """

@@ -23,6 +23,7 @@ from research.data.python_docs import is_heldout
 from research.data.rows import MappedRows
 from research.data.sources import Stream, stack
 from research.data.unpaired import desirable, encode_unpaired_seq2seq
+from research.interop import save_pretrained
 from research.interop.run import config_to_dict, load_run
 from research.models import build
 from research.recipes import losses
@@ -182,4 +183,16 @@ def test_a_policy_goes_on_under_a_scalar_head(path, tmp_path):
     assert model.config.head == "scalar" and scorer["head"]["output"]["kernel"].shape == (8, 1)
     assert np.asarray(scorer["head"]["output"]["kernel"]).any()
     for name in ("embed", "decoder"):
+        jax.tree.map(np.testing.assert_array_equal, scorer[name], params[name])
+
+
+def test_a_folder_of_an_encoder_decoder_begins_under_a_scalar_head(path, tmp_path):
+    given = config(path, "kto,seq2seq", model={"family": "t5", "logit_scale": 8**-0.5})
+    shapes = (policy := make_model(given, load_tokenizer("bytes")).model).abstract()
+    generator = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: generator.normal(size=leaf.shape).astype(np.float32), shapes)
+    save_pretrained(tmp_path, policy.config, params)
+    model, scorer, _ = make_model(config(path, "reward,seq2seq", init_from=str(tmp_path)), load_tokenizer("bytes"))
+    assert (model.config.head, model.config.pooling) == ("scalar", "last")
+    for name in ("embed", "encoder", "decoder"):
         jax.tree.map(np.testing.assert_array_equal, scorer[name], params[name])

@@ -128,6 +128,7 @@ FAMILY = Family(
         "T5EncoderModel": {"head": "none", "kind": "encoder"},
     },
     rows=rows,
+    prefix="transformer.",
     keys=(
         Key("vocab_size", "vocab_size", 32_128),
         # Relative positions have no table: the length trained on is kept under the name that T5's own files use.
