@@ -85,7 +85,6 @@ def get_config(arg: str = "") -> ConfigDict:
             "encoder_decoder": {
                 "base": "" if tiny else "runs/base/base_encdec",  # a Hugging Face folder or hub id
                 "start": "scratch",  # of the teacher: fresh weights or the "base"
-                "task": "translation",
                 "without": ((1,), (1, 2)),  # layers of the teacher's encoder and decoder: half of all
                 "rows": 3000,
                 "dev_rows": 100,

@@ -21,9 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from experiments import command
 from experiments.answering import Examples, Part, baseline_cell, check, common, nearest_example, report, run_cell
 from experiments.cells import Cell, data_folder, sweep
+from experiments.texts import multi30k
 from research.core import compilation, tree
 from research.data import load_tokenizer
-from research.data.files import read_examples, read_text
+from research.data.files import read_examples
 from research.data.python_docs import is_heldout
 from research.evaluation import best_sentence, rarest_phrase
 from research.interop import load_pretrained
@@ -65,14 +66,9 @@ def _asked(example: Mapping[str, str]) -> tuple[str, str]:
 
 def translation(root: Path) -> dict[str, Part]:
     """Multi30k, English to German."""
-    sides = {}
-    for split in ("train.8000", "val"):
-        en, de = (read_text(root / "multi30k" / f"{split}.{side}").splitlines() for side in ("en", "de"))
-        if len(en) != len(de):
-            raise ValueError(f"multi30k/{split} has {len(en)} English and {len(de)} German lines")
-        sides[split] = [{"prompt": a, "completion": b} for a, b in zip(en, de, strict=True)]
+    sides = multi30k(root)
     baselines = {"copy of the source": source, "nearest training example": nearest_example}
-    return {"translation": Part(sides["train.8000"], sides["val"], ("BLEU", "chrF"), baselines)}
+    return {"translation": Part(sides["train"], sides["dev"], ("BLEU", "chrF"), baselines)}
 
 
 def summaries(root: Path) -> dict[str, Part]:

@@ -10,17 +10,17 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from experiments.align import Fixed
-from experiments.answering import answers, rows_of, scores
+from experiments.answering import Part, answers, rows_of, scores
 from experiments.cells import Cell
-from experiments.encdec_tasks import read_task as read_texts_of
 from experiments.labelled import batches_of, read_task
 from experiments.loading import encoder_folder, load
 from experiments.sentiment import made_once, tuned
+from experiments.texts import multi30k
 from experiments.trial import linear_decay, train
 from research.core import tree
 from research.core.types import Array, Params
 from research.data import load_tokenizer
+from research.data.rows import ArrayRows
 from research.data.sources import Batches, Rows, Stream, one_pass
 from research.decoding import generate
 from research.decoding.sample import Sampling
@@ -110,10 +110,10 @@ def decoder(config: Mapping[str, Any], root: Path, workdir: Path, console: Conso
     own = writer(student, prompt_length=opening, new_tokens=settings["answer"])
 
     @cache
-    def stories(count: int, seed: int) -> Fixed:
+    def stories(count: int, seed: int) -> ArrayRows:
         console.print(f"the teacher writes {count} stories")
         made = teacher_writes(whole, params, [[bos]] * count, temperature=1.0, seed=seed, batch_size=settings["group"])
-        return Fixed(made)
+        return ArrayRows(made)
 
     def openings() -> list[list[int]]:
         read = stories(settings["stories"], 1).arrays
@@ -122,12 +122,12 @@ def decoder(config: Mapping[str, Any], root: Path, workdir: Path, console: Conso
         ]
 
     @cache
-    def best_endings() -> Fixed:
+    def best_endings() -> ArrayRows:
         """What a beam search of the teacher writes behind the openings, which are learned too."""
         console.print("the teacher writes the likeliest endings")
         prompts = openings()[: settings["endings"]]
         made = teacher_writes(behind, params, prompts, beams=settings["beams"], batch_size=settings["group"] // 4)
-        return Fixed(made | {"loss_mask": (made["segment_ids"] > 0).astype(np.float32)})
+        return ArrayRows(made | {"loss_mask": (made["segment_ids"] > 0).astype(np.float32)})
 
     def batches(method: Mapping[str, Any], seed: int) -> BatchOf:
         rows: Rows = best_endings() if method["targets"] == "teacher" else stories(settings["stories"], 1)
@@ -177,9 +177,8 @@ def encoder_decoder(config: Mapping[str, Any], root: Path, workdir: Path, consol
     if described.kind != "encoder_decoder":
         raise ValueError(f"encoder_decoder.base is a model of kind {described.kind!r}; expected an encoder-decoder")
     tokenizer, model = load_tokenizer(settings["base"]), build(described, policy=settings["policy"])
-    (name, part), *others = read_texts_of(settings["task"], root, settings).items()
-    if others:
-        raise ValueError(f"task {settings['task']!r} has {1 + len(others)} parts; a student learns one")
+    read = multi30k(root)
+    part = Part(read["train"][: settings["rows"]], read["dev"][: settings["dev_rows"]], ("BLEU", "chrF"), {})
     rows, size, kept = (
         rows_of(model, part.train, tokenizer, settings),
         settings["batch_size"],
@@ -196,7 +195,7 @@ def encoder_decoder(config: Mapping[str, Any], root: Path, workdir: Path, consol
         return costs
 
     origin = {**settings, "base": tree.fingerprint(base)}
-    params = made_once(Cell({"made": f"teacher {name}"}, origin, tune), kept, workdir, console)[1]
+    params = made_once(Cell({"made": "teacher encoder-decoder"}, origin, tune), kept, workdir, console)[1]
     encoders, decoders = settings["without"]
     fewer, begin = slim(described, params, encoder_layers=encoders, layers=decoders)
     held = list(one_pass(rows_of(model, part.dev, tokenizer, settings), size))

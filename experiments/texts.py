@@ -17,6 +17,21 @@ from research.models import Model
 Split = dict[str, list[Example]]
 
 
+def multi30k(root: Path) -> dict[str, list[dict[str, str]]]:
+    """ "train" and "dev": English descriptions of pictures as prompts, German ones as completions.
+
+    Raises:
+      ValueError: unequally many lines in the two languages.
+    """
+    parts = {}
+    for name, split in (("train", "train.8000"), ("dev", "val")):
+        en, de = (read_text(root / "multi30k" / f"{split}.{side}").splitlines() for side in ("en", "de"))
+        if len(en) != len(de):
+            raise ValueError(f"multi30k/{split} has {len(en)} English and {len(de)} German lines")
+        parts[name] = [{"prompt": a, "completion": b} for a, b in zip(en, de, strict=True)]
+    return parts
+
+
 def read_part(part: Mapping[str, Any], root: Path, tokenizer: Any, length: int) -> Split:
     """Training and held-out examples of one text or task; one document or example in ten is held out.
 

@@ -1,6 +1,6 @@
 """Random access to training rows: windows of a corpus, packed or padded examples, and rows changed on the way."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -83,6 +83,23 @@ class PaddedRows:
     def row(self, index: int, rng: np.random.Generator | None = None) -> Row:
         del rng
         return pack_row([self._examples[index]], self._length, self._pad_id)
+
+
+class ArrayRows:
+    """Rows that lie in memory as one array [n, ...] for each name."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]):
+        self.arrays = dict(arrays)
+        sizes = {name: len(array) for name, array in self.arrays.items()}
+        if len(set(sizes.values())) != 1:
+            raise ValueError(f"arrays of rows need one length; given {sizes}")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def row(self, index: int, rng: np.random.Generator | None = None) -> Row:
+        del rng
+        return {name: array[index] for name, array in self.arrays.items()}
 
 
 class MappedRows:
