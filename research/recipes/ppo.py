@@ -127,10 +127,12 @@ class ActorCritic:
         rest = {"reference": of("reference", False)} if "reference" in params else {}
         return {"policy": chosen, "value": of("value", True), **rest}
 
-    def read(self, params: Params, batch: Batch, temperature: float = 1.0) -> tuple[Array, Array, Array]:
-        """log π, V and the policy's entropy at every position, [B, T] each."""
+    def read(
+        self, params: Params, batch: Batch, temperature: float = 1.0, *, explores: bool = True
+    ) -> tuple[Array, Array, Array]:
+        """log π, V and the policy's entropy at every position, [B, T] each; `explores`: the entropy has a gradient."""
         output = self.model.apply(params["policy"], batch)
-        logprobs, entropies = self._say(params["policy"], output.hidden, batch, temperature)
+        logprobs, entropies = self._say(params["policy"], output.hidden, batch, temperature, explores)
         value = params["value"]
         if set(value) != {"head"}:
             output = self.critic.apply(value, batch)
@@ -139,16 +141,19 @@ class ActorCritic:
     def refer(self, params: Params, batch: Batch, temperature: float = 1.0) -> Array:
         """log π_ref [B, T]."""
         frozen = params["reference"] if self.reference == "copy" else without_adapter(params["policy"], self.adapter)
-        return self._say(frozen, self.model.apply(frozen, batch).hidden, batch, temperature)[0]
+        return self._say(frozen, self.model.apply(frozen, batch).hidden, batch, temperature, False)[0]
 
-    def _say(self, params: Params, hidden: Array, batch: Batch, temperature: float) -> tuple[Array, Array]:
+    def _say(
+        self, params: Params, hidden: Array, batch: Batch, temperature: float, explores: bool
+    ) -> tuple[Array, Array]:
         features, table, bias, cap = self.model.projection(params, hidden)
         targets = jnp.where(batch["loss_mask"] > 0, batch["targets"], 0)
 
         def one(logits: Array, y: Array) -> tuple[Array, Array]:
             logits = logits / temperature
             chosen = jnp.take_along_axis(logits, y[..., None], axis=-1)[..., 0]
-            return chosen - jax.nn.logsumexp(logits, axis=-1), entropy(logits)
+            spread = entropy(logits if explores else jax.lax.stop_gradient(logits))
+            return chosen - jax.nn.logsumexp(logits, axis=-1), spread
 
         return over_logits(one, features, table, targets, bias=bias, cap=cap, chunk=self.chunk)
 
@@ -167,7 +172,8 @@ def ppo_loss(pair: ActorCritic, ppo: PPO) -> Callable[[Params, Batch, Array | No
         del rng
         mask = batch["loss_mask"]
         inputs = {name: x for name, x in batch.items() if name not in _SAID}
-        logprobs, values, entropies = pair.read(params, inputs, ppo.temperature)
+        # Without a bonus the entropy is a figure for the log, and passes back over all logits would add zeros.
+        logprobs, values, entropies = pair.read(params, inputs, ppo.temperature, explores=ppo.entropy_weight > 0)
         policy, told = clipped_policy(logprobs, batch["old_logprobs"], batch["advantages"], mask, clip=ppo.clip)
         value, of_value = clipped_value(values, batch["old_values"], batch["returns"], mask, clip=ppo.value_clip)
         spread = counted(entropies, mask)
