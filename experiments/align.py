@@ -21,8 +21,10 @@ from rich.console import Console
 # Also as `python experiments/align.py`, where the folder of the script would be searched instead of its parent.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments import command, ppo
+from experiments import command
 from experiments.cells import Cell, names, picked, run_folder, spread, sweep
+from experiments.story_ppo import best_grid
+from experiments.story_ppo import grid as ppo_grid
 from experiments.story_world import SHOWN, WORLD, Evaluation, World, make_world, memory, over_iterations
 from research.core import compilation
 from research.core.types import Array, Batch, Params
@@ -192,8 +194,8 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
         for name, loss in config["certain"]["losses"].items()
     ]
     tuned = sweep(grid, workdir, console)
-    learned = sweep(ppo.grid(config, world, workdir, console), workdir, console)
-    best = sweep(ppo.best_grid(config, world), workdir, console)
+    learned = sweep(ppo_grid(config, world, workdir, console), workdir, console)
+    best = sweep(best_grid(config, world), workdir, console)
     report(config["at_kl"], [*best, *tuned, *learned], workdir, console)
     report_certain(sweep(certain, workdir, console), workdir, console)
 

@@ -20,17 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
 from experiments.cells import Cell, data_folder, names, picked, spread, sweep
-from experiments.quantized import SST2, Sentences, Stories
+from experiments.quantized import HEADERS, PLAIN, SUBJECTS, measured, trained_for
 from research import weights
-from research.core import compilation, dtypes, tree
+from research.core import compilation, tree
 from research.core.names import meant
-from research.decoding import prepare
 from research.models import build
 from research.report import plots, print_table
-from research.weights.quantize import layer_by_layer, packed_weights
+from research.weights.quantize import layer_by_layer
 
-SUBJECTS = {"stories260K": Stories, SST2: Sentences}
-PLAIN = "f32"
 # What the papers report: the perplexity of the plain model and of the quantized one.
 PUBLISHED = {
     "LLM.int8(), OPT 125M": ("8", 25.65, 25.83),
@@ -41,35 +38,16 @@ PUBLISHED = {
     "AWQ, Llama 2 7B": ("4", 5.47, 5.60),
     "AWQ, Llama 2 7B, 3 bits": ("3", 5.47, 6.24),
 }
-HEADERS = {
-    "loss": "nats",
-    "loss/published stories": "published stories",
-    "accuracy": "accuracy",
-    "prefill": "read, tokens/s",
-    "decode": "written, tokens/s",
-    "sentences": "sentences/s",
-}
 
 
 def run_cell(subject: Any, method: Mapping[str, Any], seed: int, timed: bool) -> dict[str, Any]:
     """Quantizes by one method with one seed; quality, bits, bytes and, where `timed`, speed."""
-    model = build(subject.config, policy=method["policy"], unroll=True)
-    params, bits = subject.params, method["train_bits"]
-    if bits:
-        params = subject.tuned(bits, seed)
-    recipe = list(method["recipe"])
+    bits, recipe = method["train_bits"], list(method["recipe"])
+    params = trained_for(subject, bits, seed) if bits else subject.params
     if method["by_layer"]:
         recipe = layer_by_layer(recipe, subject.config.n_layers)
-    params = weights.quantize(
-        params, recipe, run=subject.hidden(model), batches=subject.calibration(seed), config=subject.config
-    )
-    ready = prepare(model, params)
-    kernels = {path: node for path, node in packed_weights(params).items() if not node.table}
-    plain = 8 * dtypes.Policy.parse(method["policy"]).compute.itemsize
-    figures = subject.score(model, ready, method["cache"])
-    if timed:
-        figures |= subject.speed(model, ready, method["cache"])
-    return {**figures, "bits": weights.bits_per_weight(kernels) if kernels else plain, "bytes": tree.nbytes(ready)}
+    model = build(subject.config, policy=method["policy"], unroll=True)
+    return measured(subject, model, params, recipe, seed, method["cache"], timed)
 
 
 def cells_of(name: str, subject: Any, config: Mapping[str, Any]) -> list[Cell]:

@@ -26,6 +26,7 @@ from research.data import load_tokenizer
 from research.data.packing import Example, pad_batch
 from research.data.rows import PackedRows
 from research.data.sources import Batches, Stream
+from research.decoding import prepare
 from research.interop import load_pretrained
 from research.interop.run import save_run
 from research.models import Model, ModelConfig, build
@@ -33,8 +34,19 @@ from research.ops.cache import to_int8
 from research.recipes.classify import classification_loss
 from research.recipes.pretrain import language_model_loss
 from research.training.evaluate import make_evaluate
+from research.training.step import LossFn
+from research.weights.quantize import packed_weights
 
 SST2 = "SST-2"
+HEADERS = {
+    "loss": "nats",
+    "loss/published stories": "published stories",
+    "accuracy": "accuracy",
+    "prefill": "read, tokens/s",
+    "decode": "written, tokens/s",
+    "sentences": "sentences/s",
+}
+PLAIN = "f32"  # the form that others are compared with
 PUBLISHED = {"fenced": "stories260K/stories260K.md.txt"}
 
 
@@ -95,22 +107,22 @@ class Stories:
         ids = np.resize(ids, rows * length).reshape(rows, length).astype(np.int32)
         return [{"tokens": ids[i : i + 4]} for i in range(0, rows, 4)]
 
-    def tuned(self, bits: int, seed: int) -> Any:
-        """The weights after training for so few bits on its samples."""
-        tune, model = self.settings["tune"], build(self.config, unroll=True)
-        rate = tune["learning_rates"][str(bits)]
-        recipe = [{"method": "qat", "bits": bits}, {"method": "full"}]
+    def loss(self, model: Model) -> LossFn:
+        """What it was trained with."""
+        return language_model_loss(model)
+
+    def batches(self, seed: int, steps: int) -> list[Any]:
+        """Training samples, packed, in an order of the seed."""
         rows = PackedRows(self.train, self.settings["length"])
         source = Batches(Stream(rows, seed), self.settings["batch_size"])
-        batches = [source.batch(i) for i in range(tune["steps"])]
-        return trained(language_model_loss(model), self.params, recipe, batches, rate, seed)
+        return [source.batch(i) for i in range(steps)]
 
     def score(self, model: Model, params: Any, cache: str) -> dict[str, float]:
         """Nats per token of each held-out text."""
         size, length = self.settings["batch_size"], self.settings["length"]
         held = {name: texts_in_rows(found, size, length) for name, found in self.held.items()}
         reader = Cached(model) if cache else model
-        scores = make_evaluate(language_model_loss(reader), held)(params)
+        scores = make_evaluate(self.loss(reader), held)(params)
         return {"loss": scores["loss/own samples"], "loss/published stories": scores["loss/published stories"]}
 
     def speed(self, model: Model, params: Any, cache: str) -> dict[str, float]:
@@ -169,13 +181,17 @@ class Sentences:
                 at += len(ids)
         return [batch]
 
-    def tuned(self, bits: int, seed: int) -> Any:
-        """The weights after training for so few bits on the training sentences."""
-        tune, model = self.settings["tune"], build(self.config, unroll=True)
-        rate = tune["learning_rates"][str(bits)]
-        recipe = [{"method": "qat", "bits": bits}, {"method": "full"}]
-        batches = batches_of(self.rows["train"], self.settings, [], np.random.default_rng(seed))[: tune["steps"]]
-        return trained(classification_loss(model), self.params, recipe, batches, rate, seed)
+    def loss(self, model: Model) -> LossFn:
+        """What it was tuned with."""
+        return classification_loss(model)
+
+    def batches(self, seed: int, steps: int) -> list[Any]:
+        """Training sentences in an order of the seed, again from the start where there are too few."""
+        rng = np.random.default_rng(seed)
+        found: list[Any] = []
+        while len(found) < steps:
+            found += batches_of(self.rows["train"], self.settings, [], rng)
+        return found[:steps]
 
     def score(self, model: Model, params: Any, cache: str) -> dict[str, float]:
         """Accuracy and nats per label on the development sentences."""
@@ -195,13 +211,19 @@ class Sentences:
         return batches_of(self.rows["dev"], self.settings, [], None)
 
 
-def trained(loss_fn: Any, params: Any, recipe: Any, batches: Sequence[Any], learning_rate: float, seed: int) -> Any:
-    """The weights after one step per batch, without what the recipe put around them."""
-    key = jax.random.key(seed)
-    params = weights.attach(params, recipe, key)
+def trained_for(subject: Any, bits: int, seed: int) -> Any:
+    """The subject's weights after training for so few bits, not yet rounded."""
+    tune, model, key = subject.settings["tune"], build(subject.config, unroll=True), jax.random.key(seed)
+    recipe = [{"method": "qat", "bits": bits}, {"method": "full"}]
+    params = weights.attach(subject.params, recipe, key)
+    rate = tune["learning_rates"][str(bits)]
+    return weights.strip(trained(subject.loss(model), params, recipe, subject.batches(seed, tune["steps"]), rate, key))
+
+
+def trained(loss_fn: LossFn, params: Any, recipe: Any, batches: Sequence[Any], learning_rate: float, key: Any) -> Any:
+    """The weights after one step per batch of what the recipe trains, in the form that they had."""
     rule = linear_decay(learning_rate, len(batches), clip=1.0, weight_decay=0.0)
-    tuned, _ = train(loss_fn, params, rule, batches, key, trainable=weights.trainable(params, recipe))
-    return weights.strip(tuned)
+    return train(loss_fn, params, rule, batches, key, trainable=weights.trainable(params, recipe))[0]
 
 
 def texts_in_rows(examples: Sequence[Example], size: int, length: int) -> list[dict[str, np.ndarray]]:
@@ -217,3 +239,22 @@ def texts_in_rows(examples: Sequence[Example], size: int, length: int) -> list[d
         batch["loss_mask"] = np.pad((targets["segment_ids"] > 0).astype(np.float32), fill)
         batches.append(batch)
     return batches
+
+
+SUBJECTS = {"stories260K": Stories, SST2: Sentences}
+
+
+def measured(
+    subject: Any, model: Model, params: Any, recipe: Sequence[Mapping[str, Any]], seed: int, cache: str, timed: bool
+) -> dict[str, Any]:
+    """Quantizes plain weights by a recipe; quality, bits, bytes and, where `timed`, speed."""
+    params = weights.quantize(
+        params, recipe, run=subject.hidden(model), batches=subject.calibration(seed), config=model.config
+    )
+    ready = prepare(model, params)
+    kernels = {path: node for path, node in packed_weights(params).items() if not node.table}
+    plain = 8 * model.policy.compute.itemsize
+    figures = subject.score(model, ready, cache)
+    if timed:
+        figures |= subject.speed(model, ready, cache)
+    return {**figures, "bits": weights.bits_per_weight(kernels) if kernels else plain, "bytes": tree.nbytes(ready)}

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from configs.align import get_config
-from experiments import align, ppo
+from experiments import align, story_ppo
 from experiments.cells import run_folder
 from experiments.story_world import Evaluation, World, distinct, make_reward
 from research.models import build
@@ -97,7 +97,7 @@ def test_answers_are_judged_as_a_loop_would(world, tmp_path):
 
 
 def test_best_of_n_rises_with_n(world):
-    history = ppo.best_cell({"best_of": 4}, world, 0)["history"]
+    history = story_ppo.best_cell({"best_of": 4}, world, 0)["history"]
     assert [one["n"] for one in history] == [1, 2, 4]
     scores = [one["score"] for one in history]
     assert scores == sorted(scores) and scores[0] < scores[-1]
@@ -112,7 +112,7 @@ def test_figures_are_read_where_the_kl_is_reached_first():
 
 def test_the_tables_and_figures(world, pairs, whole, tmp_path):
     made = [{"kl": name, **whole} for name in ("DPO", "IPO")]
-    best = {"kl": "best of n", **ppo.best_cell({"best_of": 4}, world, 0)}
+    best = {"kl": "best of n", **story_ppo.best_cell({"best_of": 4}, world, 0)}
     console = Console(record=True, width=160, file=io.StringIO())
     align.report((0.1, 50.0), [best, *made], tmp_path, console)
     text = console.export_text()
