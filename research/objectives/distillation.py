@@ -5,6 +5,8 @@ B batch · T query length · S key length · V vocabulary or labels · K stored 
 Nothing is differentiated through what the teacher gives. What a mask leaves out, NaN too, adds exactly nothing.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -129,7 +131,7 @@ def masked_teacher(student: Array, indices: Array, logprobs: Array, loss_mask: A
     on = loss_mask[..., None]
     K = indices.shape[-1]
     indices = jnp.where(on > 0, indices, jnp.arange(K))
-    return kept(student, on), indices, kept(logprobs, on, -jnp.log(K + 1.0))
+    return kept(student, on), indices, kept(logprobs, on, -math.log(K + 1))
 
 
 def hidden_matching(student: Array, teacher: Array, loss_mask: Array, *, projection: Array | None = None) -> Loss:

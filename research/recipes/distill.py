@@ -84,37 +84,29 @@ def distillation_loss(
 
     def loss_fn(params: Params, batch: Batch, rng: Array | None) -> Loss:
         keys = (None, None) if rng is None else jax.random.split(rng)
-        wanted = {
-            "hidden_states": any(side.hidden for side in sides.values()),
-            "attentions": any(side.attention for side in sides.values()),
-        }
-        mine = student.apply(params["student"], batch, rng=keys[0], **wanted)
-        theirs, frozen = None, None
+        states, maps = (any(getattr(side, what) for side in sides.values()) for what in ("hidden", "attention"))
+        mine = student.apply(params["student"], batch, rng=keys[0], hidden_states=states, attentions=maps)
+        both = [(student, params["student"], mine)]
         if teacher is not None:
             _check_reads(params["student"])
             frozen = jax.lax.stop_gradient(params["teacher"])
-            theirs = teacher.apply(frozen, batch, **wanted)
+            both.append((teacher, frozen, teacher.apply(frozen, batch, hidden_states=states, attentions=maps)))
         compare = _Compare(temperature, beta)
         if student.config.head in TOKENS:
-            both = [(student, params["student"], mine), *([] if theirs is None else [(teacher, frozen, theirs)])]
             found = _of_tokens(both, batch, compare, chunk)
         else:
             scores = student.classify(params["student"], mine, batch, rng=keys[1])
-            if teacher is None:
-                said = (batch["teacher_indices"], batch["teacher_logprobs"])
-            else:
-                said = (teacher.classify(frozen, theirs, batch),)
-            found = compare(scores, said, batch["labels"], batch["loss_mask"])
+            said = [model.classify(weights, output, batch) for model, weights, output in both[1:]]
+            found = compare(scores, said or _stored(batch), batch["labels"], batch["loss_mask"])
         hard = jnp.where(_sampled(batch, found["cross_entropy"]), 0, found["cross_entropy"])
         mask = batch["loss_mask"]
         metrics = {name: counted(values, mask) for name, values in found.items()}
         total, aux = summed(alpha * hard + (1 - alpha) * found["divergence"], mask, metrics)
-        if theirs is not None:
-            for prefix, side in sides.items():
-                maps = params.get("match", {}).get(f"{prefix}hidden")
-                for name, (term, weight) in _matching(prefix, side, mine, theirs, maps, batch).items():
-                    total += weight * term
-                    aux["metrics"][name] = jax.lax.stop_gradient((term, aux["weight"]))
+        for prefix, side in sides.items():
+            learned = params.get("match", {}).get(f"{prefix}hidden")
+            for name, (term, weight) in _matching(prefix, side, [part[2] for part in both], learned, batch).items():
+                total += weight * term
+                aux["metrics"][name] = jax.lax.stop_gradient((term, aux["weight"]))
         return total, aux
 
     return loss_fn
@@ -130,7 +122,7 @@ class _Compare:
     def __call__(self, student: Array, said: Sequence[Array], targets: Array, mask: Array) -> dict[str, Array]:
         options = {"temperature": self.temperature, "beta": self.beta}
         if len(said) == 2:
-            student, indices, logprobs = masked_teacher(student, *said, mask)
+            student, indices, logprobs = masked_teacher(student, said[0], said[1], mask)
             apart = topk_divergence(student, indices, logprobs, **options)
             best = jnp.argmax(logprobs, axis=-1, keepdims=True)
             choice = jnp.take_along_axis(indices, best, axis=-1)[..., 0]
@@ -150,7 +142,7 @@ class _Compare:
 
 
 def _of_tokens(
-    both: Sequence[tuple[Any, Params, Output]], batch: Batch, compare: _Compare, chunk: int
+    both: Sequence[tuple[Model, Params, Output]], batch: Batch, compare: _Compare, chunk: int
 ) -> dict[str, Array]:
     """What `_Compare` finds at every position [B, T], with the logits of `chunk` positions in memory at a time."""
     mask = batch["loss_mask"]
@@ -159,13 +151,17 @@ def _of_tokens(
         features, *rest = model.projection(params, output.hidden)
         # Selected here too: a masked position that is NaN would reach the table's gradient as NaN · 0.
         layers.append((jnp.where(mask[..., None] > 0, features, 0), *rest))
-    stored = () if len(both) == 2 else (batch["teacher_indices"], batch["teacher_logprobs"])
+    stored = () if len(both) == 2 else _stored(batch)
 
     def one(*parts: Array) -> dict[str, Array]:
         logits, (targets, on, *rest) = parts[: len(both)], parts[len(both) :]
         return compare(logits[0], (*logits[1:], *rest), targets, on)
 
     return over_projections(one, layers, batch["targets"], mask, *stored, chunk=chunk)
+
+
+def _stored(batch: Batch) -> tuple[Array, Array]:
+    return batch["teacher_indices"], batch["teacher_logprobs"]
 
 
 def _sampled(batch: Batch, like: Array) -> Array:
@@ -176,26 +172,26 @@ def _sampled(batch: Batch, like: Array) -> Array:
 
 
 def _matching(
-    prefix: str, side: Match, mine: Output, theirs: Output, maps: Array | None, batch: Batch
+    prefix: str, side: Match, both: Sequence[Output], maps: Array | None, batch: Batch
 ) -> dict[str, tuple[Array, float]]:
     """{name: (Σ of the term, its factor)} of one stack."""
     names = ("encoder_states", "encoder_attentions") if prefix else ("hidden_states", "attentions")
-    states, attentions = ((getattr(mine, name), getattr(theirs, name)) for name in names)
+    states, attentions = ([getattr(output, name) for output in both] for name in names)
     found = {}
     if side.hidden:
         weights = _token_weights(prefix, batch, states[0].shape[1:3])
-        terms = [
+        each = [
             hidden_matching(states[0][i], states[1][j], weights, projection=None if maps is None else maps[at])[0]
             for at, (i, j) in enumerate(side.hidden)
         ]
-        found[f"{prefix}hidden"] = (sum(terms) / len(terms), side.hidden_weight)
+        found[f"{prefix}hidden"] = (jnp.mean(jnp.stack(each)), side.hidden_weight)
     if side.attention:
         weights = _token_weights(prefix, batch, (attentions[0].shape[1], attentions[0].shape[3]))
-        terms = [
+        each = [
             attention_matching(attentions[0][i], attentions[1][j], weights, heads=side.heads)[0]
             for i, j in side.attention
         ]
-        found[f"{prefix}attention"] = (sum(terms) / len(terms), side.attention_weight)
+        found[f"{prefix}attention"] = (jnp.mean(jnp.stack(each)), side.attention_weight)
     return found
 
 

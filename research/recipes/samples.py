@@ -42,8 +42,8 @@ def teacher_writes(
     found = []
     for start in range(0, len(prompts), batch_size):
         # Full batches only, so that there is one program.
-        index = np.resize(np.arange(start, min(start + batch_size, len(prompts))), batch_size)
-        asked = [prompts[i] for i in index]
+        some = prompts[start : start + batch_size]
+        asked = [some[i % len(some)] for i in range(batch_size)]
         if beams:
             made = beam_search(
                 writer.model,
