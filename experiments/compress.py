@@ -58,8 +58,8 @@ def smaller(subject: Any, form: Mapping[str, Any], seed: int) -> tuple[ModelConf
             params, recipe, run=run, batches=batches, config=config, key=jax.random.fold_in(key, stage)
         )
         if form["recover"]:
-            steps = settings["steps"] // stages
-            batches = subject.batches(seed, settings["steps"])[stage * steps : (stage + 1) * steps]
+            steps = max(1, settings["steps"] // stages)
+            batches = subject.batches(seed, steps * stages)[stage * steps :][:steps]
             params = trained(subject.loss(model), params, recipe, batches, settings["learning_rate"], key)
         params = weights.merge(params)
     return config, params
