@@ -103,7 +103,7 @@ def distillation_loss(
         metrics = {name: counted(values, mask) for name, values in found.items()}
         total, aux = summed(alpha * hard + (1 - alpha) * found["divergence"], mask, metrics)
         for prefix, side in sides.items():
-            learned = params.get("match", {}).get(f"{prefix}hidden")
+            learned = params.get("match", {}).get(f"{prefix}hidden", {}).get("kernel")
             for name, (term, weight) in _matching(prefix, side, [part[2] for part in both], learned, batch).items():
                 total += weight * term
                 aux["metrics"][name] = jax.lax.stop_gradient((term, aux["weight"]))
@@ -229,14 +229,14 @@ def match_projections(
     teacher: Model,
     match: Match = Match(),
     encoder_match: Match = Match(),
-) -> dict[str, Array]:
-    """Maps [pairs, D_student, D_teacher] of the matched hidden states, to be trained; none where the widths agree."""
+) -> dict[str, dict[str, Array]]:
+    """Kernels [pairs, D_student, D_teacher] for the matched hidden states, to be trained; none for equal widths."""
     widths = (student.config.d_model, teacher.config.d_model)
     counts = {"hidden": len(match.hidden), "encoder_hidden": len(encoder_match.hidden)}
     if widths[0] == widths[1]:
         return {}
     return {
-        name: jax.random.normal(jax.random.fold_in(key, i), (count, *widths)) * widths[0] ** -0.5
+        name: {"kernel": jax.random.normal(jax.random.fold_in(key, i), (count, *widths)) * widths[0] ** -0.5}
         for i, (name, count) in enumerate(counts.items())
         if count
     }

@@ -81,6 +81,11 @@ def value(t, d, axis):
     return o.clipped_value(t["values"], d["values"], returns, d["masks"][:, 0])
 
 
+def attention(t, d, axis):
+    maps = (jax.nn.softmax(x.astype(jnp.float32))[:, None] for x in (t["logits"], d["teacher"]))
+    return o.attention_matching(*maps, d["masks"][:, 0])
+
+
 OBJECTIVES = {
     "bradley_terry": lambda t, d, axis: o.bradley_terry(
         t["ranking"][:, 0], t["ranking"][:, 1], preferred=d["preferred"], margin=0.3, center=0.1, mask=d["rows"]
@@ -99,6 +104,14 @@ OBJECTIVES = {
     "entropy_bonus": lambda t, d, axis: o.entropy_bonus(t["logits"], d["masks"][:, 0]),
     "reinforce": reinforce,
     "grpo": grpo,
+    "distillation": lambda t, d, axis: o.distillation(
+        t["logits"], d["teacher"], d["masks"][:, 0], temperature=2.0, beta=0.3
+    ),
+    "topk_distillation": lambda t, d, axis: o.topk_distillation(
+        t["logits"], d["indices"], d["stored"], d["masks"][:, 0], temperature=2.0
+    ),
+    "hidden_matching": lambda t, d, axis: o.hidden_matching(t["logits"], d["teacher"], d["masks"][:, 0]),
+    "attention_matching": attention,
 }
 
 
@@ -138,6 +151,9 @@ def case(seed, rows=B):
         "preferred": rng.choice([0, 0.5, 0.8, 1], rows).astype(np.float32),
         "rows": rng.integers(0, 2, rows).astype(np.float32),
         "ranked": (rng.random((rows, R)) < 0.8).astype(np.float32),
+        "teacher": normal(rows, T, V),
+        "indices": np.argsort(rng.random((rows, T, V)), axis=-1)[..., :2].astype(np.int32),
+        "stored": np.log(rng.dirichlet(np.ones(3), (rows, T))[..., :2]).astype(np.float32),
     }
     given["masks"][:, :, 1] *= rng.random((rows, 2)) < 0.7  # a hole, as where a tool speaks
     for name in ("masks", "rows", "ranked"):
@@ -162,6 +178,8 @@ def hidden(learned, given):
         "values": first,
         "old": first,
         "logits": np.broadcast_to(first[..., None], (*first.shape, V)),
+        "teacher": np.broadcast_to(first[..., None], (*first.shape, V)),
+        "stored": np.broadcast_to(first[..., None], (*first.shape, 2)),
         "ranking": ranking,
         "groups": given["ranked"] == 0,
         "scores": empty[:, 0],
@@ -216,7 +234,8 @@ def test_padding_changes_nothing(before, behind):
     learned, given = case(3)
 
     def padded(tree, filler):
-        axes = {"logprobs": 2, "reference": 2, "masks": 2, "old": 1, "values": 1, "logits": 1}
+        axes = {"logprobs": 2, "reference": 2, "masks": 2}
+        axes |= dict.fromkeys(("old", "values", "logits", "teacher", "indices", "stored"), 1)
         width = lambda k, v: [(before, behind) if i == axes.get(k) else (0, 0) for i in range(v.ndim)]  # noqa: E731
         return {k: np.pad(v, width(k, v), constant_values=0 if k in MASKS else filler) for k, v in tree.items()}
 

@@ -30,7 +30,6 @@ CASES = {
     "decoder": ("llama", {}, Match(hidden=((1, 2), (2, 3)), hidden_weight=0.5), Match()),
     "masked": ("bert", {}, Match(attention=((0, 1), (1, 2)), attention_weight=2.0, heads="mean"), Match()),
     "labels": ("bert", {"head": "sequence", "n_labels": 4}, Match(hidden=((0, 0),)), Match()),
-    "tags": ("bert", {"head": "token", "n_labels": 4}, Match(), Match()),
     "encoder-decoder": ("t5", {}, Match(hidden=((2, 3),)), Match(hidden=((1, 1),), attention=((0, 2),), heads="mean")),
 }
 
@@ -90,7 +89,7 @@ def by_hand(name, batch, mine, theirs, maps, alpha, temperature):
         share = mask if mask.ndim == 2 and not prefix else share
         states = [x.encoder_states if prefix else x.hidden_states for x in (student, teacher)]
         looks = [x.encoder_attentions if prefix else x.attentions for x in (student, teacher)]
-        W = maps.get(f"{prefix}hidden")
+        W = maps.get(f"{prefix}hidden", {}).get("kernel")
         for k, (i, j) in enumerate(side.hidden):
             for at in zip(*np.nonzero(share), strict=True):
                 gap = np.asarray(states[0][i][at], np.float64) @ W[k] - states[1][j][at]
