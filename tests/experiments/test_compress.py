@@ -1,0 +1,105 @@
+"""Compression: what each form does to the weights, its cost at rest, who is on the frontier, what a budget buys."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from configs.compress import FORMS, PLAIN, get_config
+from experiments import compress
+from experiments.quantized import Stories
+from research.core import tree
+from research.interop import load_pretrained
+from research.interop.run import load_run
+from tests.experiments.test_quantize import LENGTH, SETTINGS, example
+from tests.models.conftest import tiny
+
+RECOVERY = {"steps": 4, "learning_rate": 1e-3, "lora_rank": 2, "batches": 1}
+
+
+@pytest.fixture(scope="module")
+def stories():
+    model, params = tiny("llama", n_layers=2)
+    rng = np.random.default_rng(0)
+    texts = [example([1, *rng.integers(3, 60, n)]) for n in (LENGTH - 1, 5, 9, LENGTH - 1, 7, 3)]
+    settings = {**SETTINGS, "recovery": RECOVERY}
+    return Stories(model.config, params, settings, 1, texts, {"own samples": texts[:3], "published stories": texts[3:]})
+
+
+def form(name):
+    return PLAIN | FORMS[name]
+
+
+def zeros(params):
+    return compress.sparsity(params)
+
+
+def test_every_form_is_named_and_every_rule_is_known():
+    config = get_config()
+    assert set(config.forms) == set(FORMS) and set(config["stories260K"]) > {"recovery", "samples"}
+    for given in FORMS.values():
+        assert set(given) <= set(PLAIN)
+
+
+@pytest.mark.parametrize("name", ["Wanda 50 %, LoRA", "magnitude 75 %, gradual", "half the columns, trained, int8"])
+def test_forms_do_what_their_names_say(stories, name):
+    config, params = compress.smaller(stories, form(name) | ({"stages": 2} if "gradual" in name else {}), 0)
+    share = {"Wa": 0.5, "ma": 0.75, "ha": 0.0}[name[:2]]
+    assert zeros(params) == pytest.approx(share, abs=0.02)
+    assert config.d_ff == (stories.config.d_ff // 2 if name.startswith("half") else stories.config.d_ff)
+    before, after = tree.paths(stories.params), tree.paths(params)
+    assert any(
+        not np.array_equal(after[path], before[path]) for path in after if before[path].shape == after[path].shape
+    )
+
+
+def test_heads_and_columns_are_shares_of_the_model():
+    config = tiny("llama", n_layers=1)[0].config
+    assert compress.kept(config, {"heads": 0.5, "columns": 0.5}) == {"heads": 2, "columns": 24}
+    assert compress.kept(config, {"heads": 0.01}) == {"heads": 2}, "one group of heads stays"
+    assert compress.kept(config, {"layers": (0,)}) == {"layers": (0,)}
+
+
+def test_a_form_is_measured_and_written(stories, tmp_path):
+    figures = compress.run_cell(stories, form("magnitude 2:4"), 0, False, tmp_path / "stories" / "masked")
+    kernels = sum(w.size for k, w in tree.paths(stories.params).items() if "/layers/" in k and k.endswith("kernel"))
+    assert figures["at_rest"] == figures["bytes"] - kernels // 2 * 4 + kernels // 8
+    config, params, _ = load_pretrained(tmp_path / "stories" / "masked")
+    assert config.d_ff == stories.config.d_ff and zeros(params) == pytest.approx(0.5)
+    assert "2:4" in (tmp_path / "stories" / "masked" / "README.md").read_text()
+    compress.run_cell(stories, form("int8"), 0, False, tmp_path / "stories" / "int8")
+    _, packed, _ = load_run(tmp_path / "stories" / "int8")
+    assert tree.nbytes(packed) < tree.nbytes(stories.params) / 2
+    assert (tmp_path / "stories" / "int8" / "README.md").is_file()
+
+
+def test_the_frontier_has_what_nothing_beats():
+    points = [("a", 1.0, 5.0), ("b", 2.0, 4.0), ("c", 2.0, 4.5), ("d", 3.0, 4.0), ("e", 4.0, 1.0)]
+    assert [name for name, *_ in compress.frontier(points)] == ["a", "b", "e"]
+
+
+def row(name, size, loss, speed):
+    facts = {"form": name, "seed": 0, "at_rest": size, "bytes": size, "weights": 9, "sparsity": 0.0, "loss": loss}
+    return facts | {"loss/published stories": loss, "prefill": speed, "decode": speed}
+
+
+def test_a_budget_buys_the_best_that_keeps_to_it(tmp_path):
+    rows = [row("f32", 100, 1.0, 10), row("int8", 30, 1.1, 40), row("int4", 20, 2.0, 50)]
+    said = lambda **budget: compress.recommended(rows, budget, "decode")  # noqa: E731
+    assert "'f32'" in said() and "no budget" in said()
+    assert "'int8'" in said(bytes=40) and "'int4'" in said(decode=45.0)
+    assert "no form keeps to it; the smallest has 20 bytes" in said(bytes=10)
+    console = Console(record=True, width=200, file=io.StringIO())
+    compress.report("own", rows, ("loss", "loss/published stories"), ("prefill", "decode"), tmp_path, console)
+    assert (tmp_path / "compress_own.png").is_file() and "int4" in console.export_text()
+
+
+def test_unknown_subjects_and_missing_forms(tmp_path):
+    config = get_config("tiny").to_dict() | {"data": str(tmp_path)}
+    for change, words in (
+        ({"subjects": ("stories",)}, "unknown subject 'stories'"),
+        ({"forms": {"int8": form("int8")}}, "lack 'f32'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            compress.work(config | change, tmp_path, Console(quiet=True))
