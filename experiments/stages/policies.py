@@ -75,16 +75,17 @@ def best_of(sampled: Mapping[str, np.ndarray], n: int) -> dict[str, float]:
 
 
 def rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of the table; in brackets the intervals of the means."""
-    header = ["", "reward", "gold: ROUGE-L", "KL, nats", "tokens", "greedy: ROUGE-L", "greedy: exact match"]
+    """Header and rows of the table; in brackets the interval of the gold score."""
+    header = ["", "reward", "gold: ROUGE-L", "KL, nats", "tokens", "greedy: ROUGE-L", "exact match"]
     out = []
     for name, found in result["policies"].items():
-        shown = [f"{found[m][1]:.3f} [{found[m][0]:.3f}, {found[m][2]:.3f}]" for m in ("score", "gold")]
-        rest = [f"{found['kl'][1]:.2f}", f"{found['length'][1]:.1f}"]
-        out.append([name, *shown, *rest, *(f"{found[m][1]:.3f}" for m in ("rougeL", "exact match"))])
+        low, mean, high = found["gold"]
+        sampled = [f"{found['score'][1]:.3f}", f"{mean:.3f} [{low:.3f}, {high:.3f}]", f"{found['kl'][1]:.2f}"]
+        greedy = [f"{found[measure][1]:.3f}" for measure in ("rougeL", "exact match")]
+        out.append([name, *sampled, f"{found['length'][1]:.1f}", *greedy])
     best = result["best_of"]
     chosen = [f"{best['score']:.3f}", f"{best['gold']:.3f}", f"≤ {best['kl']:.2f}", "", "", ""]
-    return header, [*out, [f"after tuning, best of {result['samples']} by the reward", *chosen]]
+    return header, [*out, [f"best of {result['samples']} by the reward", *chosen]]
 
 
 STAGE = Stage(

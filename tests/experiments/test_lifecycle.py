@@ -173,7 +173,9 @@ def test_the_reward_of_two_texts_is_what_the_reward_model_was_trained_on(finishe
     config, done = finished
     pieces = tokenizer.load(done["tokenizer"])
     scorer = reward.load(done["reward"], config, pieces)
-    held = read_lines(done["pairs"].folder / "test.jsonl")[:3]
+    longest = lambda pair: max(len(pieces.encode(pair[name])) for name in ("chosen", "rejected"))  # noqa: E731
+    held = read_lines(done["pairs"].folder / "test.jsonl")
+    held = [p for p in held if len(pieces.encode(p["prompt"])) + longest(p) + 2 <= scorer.length][:3]
     rows = pairs.rows(done["pairs"], "test", pieces, scorer.length)
     flat = {
         name: x.reshape(-1, x.shape[-1]) for name, x in stack([rows.row(i) for i in range(3)]).items() if x.ndim > 2
