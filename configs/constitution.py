@@ -1,6 +1,6 @@
 """Constitutional AI with an assistant trained here: critiques, revisions, AI labels, a reward model, PPO and DPO.
 
-python -m experiments.constitution --config=configs/constitution.py                # 3 seeds
+python -m experiments.constitution --config=configs/constitution.py                # 3 seeds: 16 minutes of one core
 python -m experiments.constitution --config=configs/constitution.py:tiny --workdir=runs/constitution_tiny
 
 See *Constitutional AI: Harmlessness from AI Feedback*, https://arxiv.org/abs/2212.08073.
