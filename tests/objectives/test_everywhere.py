@@ -82,8 +82,7 @@ def value(t, d, axis):
 
 
 def attention(t, d, axis):
-    maps = (jax.nn.softmax(x.astype(jnp.float32))[:, None] for x in (t["logits"], d["teacher"]))
-    return o.attention_matching(*maps, d["masks"][:, 0])
+    return o.attention_matching(t["maps"][:, None], d["maps"][:, None], d["masks"][:, 0])
 
 
 OBJECTIVES = {
@@ -139,6 +138,8 @@ def case(seed, rows=B):
     logprobs = -np.abs(normal(rows, 2, T)) - 0.05
     learned = {"logprobs": logprobs, "values": normal(rows, T), "ranking": normal(rows, R)}
     learned["logits"] = normal(rows, T, V)
+    own = np.random.default_rng(50 + seed)
+    learned["maps"], maps = own.dirichlet(np.full(V, 10), (2, rows, T)).astype(np.float32)
     lengths = rng.integers(0, T + 1, (rows, 2, 1))
     lengths[::3] = np.maximum(lengths[::3], 1)
     given = {
@@ -151,9 +152,10 @@ def case(seed, rows=B):
         "preferred": rng.choice([0, 0.5, 0.8, 1], rows).astype(np.float32),
         "rows": rng.integers(0, 2, rows).astype(np.float32),
         "ranked": (rng.random((rows, R)) < 0.8).astype(np.float32),
-        "teacher": normal(rows, T, V),
-        "indices": np.argsort(rng.random((rows, T, V)), axis=-1)[..., :2].astype(np.int32),
-        "stored": np.log(rng.dirichlet(np.ones(3), (rows, T))[..., :2]).astype(np.float32),
+        "teacher": own.normal(size=(rows, T, V)).astype(np.float32),
+        "maps": maps,
+        "indices": np.argsort(own.random((rows, T, V)), axis=-1)[..., :2].astype(np.int32),
+        "stored": np.log(own.dirichlet(np.ones(3), (rows, T))[..., :2]).astype(np.float32),
     }
     given["masks"][:, :, 1] *= rng.random((rows, 2)) < 0.7  # a hole, as where a tool speaks
     for name in ("masks", "rows", "ranked"):
@@ -177,8 +179,7 @@ def hidden(learned, given):
         "reference": tokens,
         "values": first,
         "old": first,
-        "logits": np.broadcast_to(first[..., None], (*first.shape, V)),
-        "teacher": np.broadcast_to(first[..., None], (*first.shape, V)),
+        **dict.fromkeys(("logits", "teacher", "maps"), np.broadcast_to(first[..., None], (*first.shape, V))),
         "stored": np.broadcast_to(first[..., None], (*first.shape, 2)),
         "ranking": ranking,
         "groups": given["ranked"] == 0,
@@ -235,7 +236,7 @@ def test_padding_changes_nothing(before, behind):
 
     def padded(tree, filler):
         axes = {"logprobs": 2, "reference": 2, "masks": 2}
-        axes |= dict.fromkeys(("old", "values", "logits", "teacher", "indices", "stored"), 1)
+        axes |= dict.fromkeys(("old", "values", "logits", "maps", "teacher", "indices", "stored"), 1)
         width = lambda k, v: [(before, behind) if i == axes.get(k) else (0, 0) for i in range(v.ndim)]  # noqa: E731
         return {k: np.pad(v, width(k, v), constant_values=0 if k in MASKS else filler) for k, v in tree.items()}
 
