@@ -12,7 +12,7 @@ from research.core import tree
 from research.core.dtypes import Policy
 from research.training import loss_scale, optim
 from research.training.state import create
-from research.training.step import LossFn, make_step
+from research.training.step import LossFn, check_batch, make_step
 
 
 def train(
@@ -42,12 +42,17 @@ def train(
     scale = loss_scale.make({}, policy, learning)
     state, frozen = create(params, optimizer, rng=key, trainable=trainable, loss_scale=scale)
     step = make_step(loss_fn, optimizer)
+    # Compiled here, once for each shape: a program that is compiled for its memory alone would be compiled twice.
+    shape_of = lambda batch: tuple(sorted((name, array.shape) for name, array in batch.items()))  # noqa: E731
+    each = {shape_of(batch): batch for batch in batches}
+    programs = {shape: step.lower(state, frozen, batch).compile() for shape, batch in each.items()}
     largest = max(batches, key=lambda batch: sum(array.size for array in batch.values()))
-    used = step.lower(state, frozen, largest).compile().memory_analysis()
+    used = programs[shape_of(largest)].memory_analysis()
     taken, worked, losses = [], [], []
     for batch in batches:
+        check_batch(batch, 1)
         start, before = time.perf_counter(), time.process_time()
-        state, metrics = step(state, frozen, batch)
+        state, metrics = programs[shape_of(batch)](state, frozen, batch)
         losses.append(float(metrics["loss"]))
         taken.append(time.perf_counter() - start)
         worked.append(time.process_time() - before)
