@@ -9,7 +9,7 @@ from configs.distill import get_config
 from experiments import distill
 from research import objectives as o
 from research.data.packing import Example
-from research.data.rows import MappedRows, PaddedRows
+from research.data.rows import ArrayRows, MappedRows, PaddedRows
 from research.models import build, preset
 from research.recipes.distill import Match, distillation_loss
 from research.recipes.rollouts import Writer
@@ -113,6 +113,10 @@ CASES = {
     "beams that are sampled": (
         lambda: teacher_writes(WRITER, {}, [[1]], beams=4, temperature=1.0),
         "beam search is deterministic; given beams 4 and temperature 1.0",
+    ),
+    "arrays of unequal numbers of rows": (
+        lambda: ArrayRows({"tokens": np.zeros((3, 2)), "targets": np.zeros((2, 2))}),
+        "arrays of rows need one length; given {'tokens': 3, 'targets': 2}",
     ),
     "option of a method": (
         lambda: changed(temprature=2.0),
