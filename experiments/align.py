@@ -9,7 +9,6 @@ from its last checkpoint, bit for bit.
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,8 @@ from experiments.story_ppo import grid as ppo_grid
 from experiments.story_world import SHOWN, WORLD, Evaluation, World, make_world, memory, over_iterations
 from research.core import compilation
 from research.core.types import Array, Batch, Params
-from research.data.sources import Batches, Row, Stream
+from research.data.rows import ArrayRows
+from research.data.sources import Batches, Stream
 from research.models import Model
 from research.ops.cross_entropy import token_logprobs
 from research.recipes.dpo import preference_loss, reference_logprobs
@@ -50,20 +50,6 @@ PARTS = {
 OF_PPO = "policy, reference, value, reward; sampling throughout"
 
 
-@dataclass(frozen=True)
-class Fixed:
-    """Rows in memory."""
-
-    arrays: Mapping[str, np.ndarray]
-
-    def __len__(self) -> int:
-        return len(self.arrays["tokens"])
-
-    def row(self, index: int, rng: np.random.Generator) -> Row:
-        del rng
-        return {name: x[index] for name, x in self.arrays.items()}
-
-
 def make_pairs(world: World, answers: int, seed: int) -> dict[str, Any]:
     """The untouched model's best and worst of some answers to every prompt, by the reward, as token ids."""
     drawn, scores = [], []
@@ -82,17 +68,17 @@ def make_pairs(world: World, answers: int, seed: int) -> dict[str, Any]:
     }
 
 
-def training_rows(world: World, pairs: Mapping[str, Any], loss: str, most: int | None = None) -> Fixed:
+def training_rows(world: World, pairs: Mapping[str, Any], loss: str, most: int | None = None) -> ArrayRows:
     """Rows of the chosen answers for "sft", else of both, [2, T], with what the untouched model says of them."""
     shape = world.writer.prompt_length, world.writer.new_tokens
     chosen, rejected = (
         rows(world.model, pairs["prompts"][:most], pairs[x][:most], *shape) for x in ("chosen", "rejected")
     )
     if loss == "sft":
-        return Fixed(chosen)
-    both = Fixed({name: np.stack([chosen[name], rejected[name]], axis=1) for name in chosen})
+        return ArrayRows(chosen)
+    both = ArrayRows({name: np.stack([chosen[name], rejected[name]], axis=1) for name in chosen})
     said = reference_logprobs(world.model, world.base, both)
-    return Fixed({**both.arrays, "reference": said, "preferred": np.ones(len(both), np.float32)})
+    return ArrayRows({**both.arrays, "reference": said, "preferred": np.ones(len(both), np.float32)})
 
 
 def loss_of(model: Model, method: Mapping[str, Any]) -> LossFn:

@@ -24,10 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
 from experiments.cells import Cell, data_folder, names, picked, spread, sweep
-from experiments.quantized import HEADERS, PLAIN, SUBJECTS, measured, trained
+from experiments.quantized import HEADERS, SUBJECTS, check, measured, trained
 from research import weights
 from research.core import compilation, tree
-from research.core.names import meant
 from research.interop import save_pretrained
 from research.interop.card import Card, write_card
 from research.interop.run import save_run
@@ -148,12 +147,16 @@ def write(
         write_card(folder, card)
 
 
+def rules_of(form: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The rules of a form, read."""
+    return weights.parse([*([form["prune"]] if form["prune"] else []), *form["quantize"]])
+
+
 def cells_of(name: str, subject: Any, config: Mapping[str, Any], workdir: Path) -> list[Cell]:
     """One cell per form and seed; a form with no training and no calibration in it has one seed."""
     grid = []
     for form, given in config["forms"].items():
-        rules = weights.parse([*([given["prune"]] if given["prune"] else []), *given["quantize"]])
-        chance = given["recover"] or given["slim"] or any(getattr(rule, "CALIBRATED", False) for rule in rules)
+        chance = given["recover"] or given["slim"] or any(getattr(r, "CALIBRATED", False) for r in rules_of(given))
         for seed in config["seeds"] if chance else config["seeds"][:1]:
             settings = {"form": given, "subject": config[name], "base": tree.fingerprint(subject.params)}
             first = seed == config["seeds"][0]
@@ -167,11 +170,9 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     """Does the missing cells, then prints the tables, draws the figures and answers the budget."""
     compilation.use_cache()
     root = data_folder(config["data"])
-    for name in config["subjects"]:
-        if name not in SUBJECTS:
-            raise ValueError(f"unknown subject {name!r}{meant(name, SUBJECTS)}; have {sorted(SUBJECTS)}")
-    if PLAIN not in config["forms"]:
-        raise ValueError(f"forms {sorted(config['forms'])} lack {PLAIN!r}, which the others are compared with")
+    check(config["subjects"], forms=config["forms"])
+    for form in config["forms"].values():
+        rules_of(form)  # refused here
     for name in config["subjects"]:
         subject = SUBJECTS[name].make(config[name], root, workdir, console)
         results = sweep(cells_of(name, subject, config, workdir), workdir, console)

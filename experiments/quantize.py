@@ -20,10 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
 from experiments.cells import Cell, data_folder, names, picked, spread, sweep
-from experiments.quantized import HEADERS, PLAIN, SUBJECTS, measured, trained_for
+from experiments.quantized import HEADERS, PLAIN, SUBJECTS, check, measured, trained_for
 from research import weights
 from research.core import compilation, tree
-from research.core.names import meant
 from research.models import build
 from research.report import plots, print_table
 from research.weights.quantize import layer_by_layer
@@ -67,11 +66,7 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     """Does the missing cells, then prints the tables and draws the figures."""
     compilation.use_cache()
     root = data_folder(config["data"])
-    for name in config["subjects"]:
-        if name not in SUBJECTS:
-            raise ValueError(f"unknown subject {name!r}{meant(name, SUBJECTS)}; have {sorted(SUBJECTS)}")
-    if PLAIN not in config["methods"]:
-        raise ValueError(f"methods {sorted(config['methods'])} lack {PLAIN!r}, which the others are compared with")
+    check(config["subjects"], methods=config["methods"])
     for method in config["methods"].values():
         weights.parse(method["recipe"])  # refused here
     for name in config["subjects"]:

@@ -22,6 +22,7 @@ from experiments.texts import own_samples, read_part, windows
 from experiments.trial import linear_decay, train
 from research import weights
 from research.core import tree
+from research.core.names import meant
 from research.data import load_tokenizer
 from research.data.packing import Example, pad_batch
 from research.data.rows import PackedRows
@@ -242,6 +243,20 @@ def texts_in_rows(examples: Sequence[Example], size: int, length: int) -> list[d
 
 
 SUBJECTS = {"stories260K": Stories, SST2: Sentences}
+
+
+def check(subjects: Sequence[str], **grid: Mapping[str, Any]) -> None:
+    """Refuses unknown subjects, and a grid (its name tells of what) without the plain form.
+
+    Raises:
+      ValueError: names what there is.
+    """
+    for name in subjects:
+        if name not in SUBJECTS:
+            raise ValueError(f"unknown subject {name!r}{meant(name, SUBJECTS)}; have {sorted(SUBJECTS)}")
+    for what, forms in grid.items():
+        if PLAIN not in forms:
+            raise ValueError(f"{what} {sorted(forms)} lack {PLAIN!r}, which the others are compared with")
 
 
 def measured(

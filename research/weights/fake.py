@@ -14,16 +14,16 @@ from flax import struct
 from jax import lax
 
 from research.core.types import Array, Params
-from research.ops.linear import dense, embed, linear, unembed
+from research.ops.linear import dense
 from research.weights import grid, targets
 from research.weights.grouped import SCALES, GroupedWeights
 from research.weights.packed import as_rows, is_packed
 from research.weights.quantizer import check
-from research.weights.wrapper import Wrapper
+from research.weights.wrapper import Dense
 
 
 @struct.dataclass
-class FakeQuant(Wrapper):
+class FakeQuant(Dense):
     """W moved to the grid that `GroupedWeights` of the same bits and group would put it on.
 
     Attributes:
@@ -46,21 +46,6 @@ def _(w: FakeQuant) -> Array:
     moved = grid.ungrouped(moved, rows.shape[-1])
     moved = as_rows(moved, w.table).astype(weight.dtype)
     return weight + lax.stop_gradient(moved - weight)
-
-
-@linear.register
-def _(w: FakeQuant, x: Array, bias: Array | None = None, rng: Array | None = None) -> Array:
-    return linear(dense(w), x, bias, rng)
-
-
-@embed.register
-def _(w: FakeQuant, ids: Array) -> Array:
-    return embed(dense(w), ids)
-
-
-@unembed.register
-def _(w: FakeQuant, h: Array) -> Array:
-    return unembed(dense(w), h)
 
 
 @dataclass(frozen=True)

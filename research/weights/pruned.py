@@ -10,12 +10,12 @@ import numpy as np
 from flax import struct
 
 from research.core.types import Array
-from research.ops.linear import dense, embed, linear, unembed
-from research.weights.wrapper import Wrapper, is_wrapper
+from research.ops.linear import dense
+from research.weights.wrapper import Dense, is_wrapper
 
 
 @struct.dataclass
-class Pruned(Wrapper):
+class Pruned(Dense):
     """W where the mask is true, 0 elsewhere; the zeros get no gradient.
 
     Attributes:
@@ -35,21 +35,6 @@ class Pruned(Wrapper):
 def _(w: Pruned) -> Array:
     weight = dense(w.base)
     return jnp.where(w.mask, weight, jnp.zeros((), weight.dtype))
-
-
-@linear.register
-def _(w: Pruned, x: Array, bias: Array | None = None, rng: Array | None = None) -> Array:
-    return linear(dense(w), x, bias, rng)
-
-
-@embed.register
-def _(w: Pruned, ids: Array) -> Array:
-    return embed(dense(w), ids)
-
-
-@unembed.register
-def _(w: Pruned, h: Array) -> Array:
-    return unembed(dense(w), h)
 
 
 def sparsity(weight: Any) -> float:

@@ -6,6 +6,9 @@ from typing import Any, ClassVar
 
 import jax
 
+from research.core.types import Array
+from research.ops.linear import dense, embed, linear, unembed
+
 
 class Wrapper:
     """A weight around another one, `base`; a subclass is a `flax.struct` dataclass with that field and a static `name`.
@@ -36,6 +39,25 @@ class Wrapper:
         """Mesh axes of the own arrays, for those of the base; what is not named is kept whole on every device."""
         del spec
         return {}
+
+
+class Dense(Wrapper):
+    """A wrapper that is used as the one array that `dense` makes of it; a subclass registers that alone."""
+
+
+@linear.register
+def _(w: Dense, x: Array, bias: Array | None = None, rng: Array | None = None) -> Array:
+    return linear(dense(w), x, bias, rng)
+
+
+@embed.register
+def _(w: Dense, ids: Array) -> Array:
+    return embed(dense(w), ids)
+
+
+@unembed.register
+def _(w: Dense, h: Array) -> Array:
+    return unembed(dense(w), h)
 
 
 def is_wrapper(node: Any) -> bool:
