@@ -4,7 +4,7 @@
         --config.tokenizer.path=runs/base/base_decoder --workdir=runs/dpo
     python -m experiments.train --config=configs/preference_tuning.py:ipo,seq2seq ...   # an encoder-decoder
     python -m experiments.train --config=configs/preference_tuning.py:reward ...        # a scalar head; encoders too
-    python -m experiments.train --config=configs/preference_tuning.py:kto,tiny --workdir=/tmp/kto   # seconds
+    python -m experiments.train --config=configs/preference_tuning.py:kto,tiny --workdir=runs/kto   # seconds
 
 With adapters the base below them is the reference, without a copy: --config.peft="({'method': 'lora', 'rank': 8},)".
 The file (--config.data.path) is JSONL or JSON of any shape that research/data/preference.py and unpaired.py read;

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
 from experiments.cells import Cell, data_folder, names, picked, spread, sweep
-from experiments.quantized import HEADERS, SUBJECTS, check, measured, trained
+from experiments.quantized import HEADERS, SUBJECTS, check, measured, packed, trained
 from research import weights
 from research.core import compilation, tree
 from research.interop import save_pretrained
@@ -89,11 +89,12 @@ def run_cell(subject: Any, form: Mapping[str, Any], seed: int, timed: bool, expo
     """Makes one form with one seed; quality, bytes, speed where `timed`, and the files in `export`."""
     config, params = smaller(subject, form, seed)
     model = build(config, policy=form["policy"], unroll=True)
-    figures = measured(subject, model, params, form["quantize"], seed, "", timed)
+    ready = packed(subject, model, params, form["quantize"], seed)
+    figures = measured(subject, model, ready, "", timed)
     zeros = sparsity(params)
     figures |= {"sparsity": zeros, "weights": tree.count(params), "at_rest": at_rest(params, figures, form)}
     if export is not None:
-        write(subject, model, params, form, figures, seed, export)
+        write(subject, model, ready, form, figures, export)
     return figures
 
 
@@ -120,7 +121,7 @@ def at_rest(params: Any, figures: Mapping[str, Any], form: Mapping[str, Any]) ->
 
 
 def write(
-    subject: Any, model: Any, params: Any, form: Mapping[str, Any], figures: Mapping[str, Any], seed: int, folder: Path
+    subject: Any, model: Any, params: Any, form: Mapping[str, Any], figures: Mapping[str, Any], folder: Path
 ) -> None:
     """The model with its card: a folder of transformers, or where that has no word for it, a run of ours."""
     told = [{"task": name, "metric": HEADERS[name], "value": round(figures[name], 5)} for name in subject.QUALITY]
@@ -135,9 +136,7 @@ def write(
         limitations="Scored on the texts of the experiment alone.",
     )
     if form["quantize"]:
-        recipe, run, batches = list(form["quantize"]), subject.hidden(model), subject.calibration(seed)
-        packed = weights.quantize(params, recipe, run=run, batches=batches, config=model.config)
-        save_run(folder, model.config, packed, recipe)
+        save_run(folder, model.config, params, form["quantize"])
         write_card(folder, card)
         return
     try:

@@ -42,16 +42,14 @@ from research.data.sources import Batches, Stream
 from research.data.templates import encode_completion, encode_examples
 from research.interop.run import save_run
 from research.models import Model, ModelConfig, build, preset
+from research.recipes.classify import scores as scores_of
 from research.recipes.dpo import preference_loss, reference_logprobs
-from research.recipes.ppo import PPO, ActorCritic, ppo_loss
-from research.recipes.ppo_run import Schedule, Trainer, run
+from research.recipes.ppo import PPO, ActorCritic
+from research.recipes.ppo_run import Schedule, Trainer, run, start
 from research.recipes.pretrain import language_model_loss
 from research.recipes.reward import pairwise_loss
 from research.recipes.rollouts import Reward, Writer
 from research.report import plots, print_table
-from research.training import optim
-from research.training import state as states
-from research.training.step import make_step
 
 _TAUGHT = ("tokenizer", "model", "demonstrations", "teaching", "writing", "repeats")
 _TUNED = (*_TAUGHT, "revising", "tuning")
@@ -236,7 +234,7 @@ class Loop:
         def score(prompts: Sequence[str], answers: Sequence[str]) -> np.ndarray:
             both = zip(prompts, answers, strict=True)
             rows = [encode_completion(p, a or " ", self.tokenizer, boundary="separate").tokens for p, a in both]
-            return np.asarray(_scores(model, params, pad_batch([row[-length:] for row in rows], length)))
+            return np.asarray(scores_of(model, params, pad_batch([row[-length:] for row in rows], length)))
 
         return score
 
@@ -248,15 +246,12 @@ class Loop:
         params = pair.begin(tuned, trunk=settings["trunk"])
         learns = pair.learns(params)
         rule = {"learning_rate": settings["learning_rate"], "schedule": "constant", "clip": 1.0}
-        optimizer = optim.make(rule, tree.split(params, learns)[0])
-        state, frozen = states.create(params, optimizer, rng=key, trainable=learns)
+        step, state, frozen = start(pair, ppo, schedule, params, learns, rule, key)
         prompts = [[self.tokenizer.bos_id, *self.tokenizer.encode(q.prompt)] for q in questions(held_out=False)]
         writer = Writer(
             model, self.tokenizer, settings["prompt_length"], settings["new_tokens"], (self.tokenizer.eos_id,)
         )
-        trainer = Trainer(
-            pair, ppo, writer, reward, prompts, make_step(ppo_loss(pair, ppo), optimizer), schedule, self.seed
-        )
+        trainer = Trainer(pair, ppo, writer, reward, prompts, step, schedule, self.seed)
         history: list[dict[str, Any]] = []
 
         def evaluate(params: Any, iteration: int) -> dict[str, float]:
@@ -275,11 +270,6 @@ class Loop:
         loss = preference_loss(model, "dpo", reference="batch", beta=settings["beta"])
         params, costs = self.learn_pairs(loss, tuned, WithReference(pairs, said), settings)
         return params, self.measured(params) | {"loss": costs["loss"]}
-
-
-@partial(jax.jit, static_argnums=0)
-def _scores(model: Model, params: Any, batch: Any) -> jax.Array:
-    return model.classify(params, model.apply(params, batch), batch)
 
 
 def make_tokenizer(constitution: Constitution, config: Mapping[str, Any], folder: Path) -> Any:

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
 from experiments.cells import Cell, data_folder, names, picked, spread, sweep
-from experiments.quantized import HEADERS, PLAIN, SUBJECTS, check, measured, trained_for
+from experiments.quantized import HEADERS, PLAIN, SUBJECTS, check, measured, packed, trained_for
 from research import weights
 from research.core import compilation, tree
 from research.models import build
@@ -46,7 +46,7 @@ def run_cell(subject: Any, method: Mapping[str, Any], seed: int, timed: bool) ->
     if method["by_layer"]:
         recipe = layer_by_layer(recipe, subject.config.n_layers)
     model = build(subject.config, policy=method["policy"], unroll=True)
-    return measured(subject, model, params, recipe, seed, method["cache"], timed)
+    return measured(subject, model, packed(subject, model, params, recipe, seed), method["cache"], timed)
 
 
 def cells_of(name: str, subject: Any, config: Mapping[str, Any]) -> list[Cell]:

@@ -259,13 +259,14 @@ def check(subjects: Sequence[str], **grid: Mapping[str, Any]) -> None:
             raise ValueError(f"{what} {sorted(forms)} lack {PLAIN!r}, which the others are compared with")
 
 
-def measured(
-    subject: Any, model: Model, params: Any, recipe: Sequence[Mapping[str, Any]], seed: int, cache: str, timed: bool
-) -> dict[str, Any]:
-    """Quantizes plain weights by a recipe; quality, bits, bytes and, where `timed`, speed."""
-    params = weights.quantize(
-        params, recipe, run=subject.hidden(model), batches=subject.calibration(seed), config=model.config
-    )
+def packed(subject: Any, model: Model, params: Any, recipe: Sequence[Mapping[str, Any]], seed: int) -> Any:
+    """Plain weights quantized by a recipe, which is calibrated on the subject's text."""
+    run, batches = subject.hidden(model), subject.calibration(seed)
+    return weights.quantize(params, recipe, run=run, batches=batches, config=model.config)
+
+
+def measured(subject: Any, model: Model, params: Any, cache: str, timed: bool) -> dict[str, Any]:
+    """Quality, bits, bytes and, where `timed`, speed of weights in any form."""
     ready = prepare(model, params)
     kernels = {path: node for path, node in packed_weights(params).items() if not node.table}
     plain = 8 * model.policy.compute.itemsize

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from research.data.packing import pad_batch
 from research.interop import load_pretrained
 from research.interop.run import is_run, load_run, save_run
 from research.models import Model, ModelConfig, build
-from research.recipes.classify import accuracy, classification_loss
+from research.recipes.classify import accuracy, classification_loss, scores
 
 
 def tuned(
@@ -90,10 +89,5 @@ class Sentiment:
         first, last, room = self.tokenizer.bos_id, self.tokenizer.eos_id, self.length - 2
         batch = pad_batch([[first, *ids[:room], last] for ids in texts], self.length)
         batch["token_types"] = np.zeros_like(batch["tokens"])
-        return np.asarray(_margin(self.model, self.params, batch))
-
-
-@partial(jax.jit, static_argnums=0)
-def _margin(model: Model, params: Any, batch: Any) -> jax.Array:
-    scores = model.classify(params, model.apply(params, batch), batch)
-    return scores[:, 1] - scores[:, 0]
+        against, positive = np.asarray(scores(self.model, self.params, batch)).T
+        return positive - against

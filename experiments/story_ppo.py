@@ -13,15 +13,12 @@ from rich.console import Console
 from experiments.cells import Cell, run_folder
 from experiments.story_world import WORLD, Evaluation, World, distinct, memory, over_iterations
 from research import weights
-from research.core import tree
 from research.evaluation.best_of import best_of_n, best_of_n_kl
-from research.recipes.ppo import PPO, ActorCritic, ppo_loss
-from research.recipes.ppo_run import Schedule, Trainer, run
+from research.recipes.ppo import PPO, SAID, ActorCritic
+from research.recipes.ppo_run import Schedule, Trainer, run, start
 from research.recipes.rollouts import rows, scored
-from research.training import log, optim
-from research.training import state as states
+from research.training import log
 from research.training.checkpoint import Checkpoints
-from research.training.step import make_step
 
 LEARNING = ("peft", "trunk", "ppo", "schedule", "stop", "optimizer")
 
@@ -37,10 +34,8 @@ def run_cell(
     params = pair.begin(policy, trunk=config["trunk"])
     learns = pair.learns(params, weights.trainable(policy, recipe) if recipe else True)
     schedule = Schedule(**{**config["schedule"], **kl, "stop": config["stop"]})
-    updates = schedule.iterations * schedule.epochs * schedule.rollouts // schedule.minibatch
-    optimizer = optim.make(config["optimizer"], tree.split(params, learns)[0], steps=updates)
-    state, frozen = states.create(params, optimizer, rng=jax.random.fold_in(key, 1), trainable=learns)
-    step = make_step(ppo_loss(pair, ppo), optimizer)
+    rule = config["optimizer"]
+    step, state, frozen = start(pair, ppo, schedule, params, learns, rule, jax.random.fold_in(key, 1))
     trainer = Trainer(pair, ppo, world.writer, world.reward, world.prompts, step, schedule, seed)
     evaluation = Evaluation(world, lambda p, b: trainer.read(p, b)[::2], folder / "answers", ppo.temperature)
 
@@ -57,7 +52,7 @@ def run_cell(
     over_iterations(folder.name, history, console)
     first = (world.prompts * schedule.minibatch)[: schedule.minibatch]
     batch = rows(world.model, first, [[1]] * len(first), config["prompt_length"], config["new_tokens"])
-    said = dict.fromkeys(("old_logprobs", "old_values", "advantages", "returns"), batch["loss_mask"])
+    said = dict.fromkeys(SAID, batch["loss_mask"])
     held = memory(step, state, frozen, batch | said)
     return {"stopped": ended.stopped, "kl_coefficient": ended.kl_coefficient, "memory": held, "history": history}
 

@@ -20,13 +20,12 @@ from research.core import tree
 from research.core.types import Array, Batch, Params
 from research.models import Model
 from research.recipes.dpo import answer_logprobs
-from research.recipes.ppo import PPO, ActorCritic, ppo_loss
-from research.recipes.ppo_run import Schedule, Trainer
+from research.recipes.ppo import PPO, ActorCritic
+from research.recipes.ppo_run import Schedule, Trainer, start
 from research.recipes.ppo_run import run as iterate
 from research.report import Steps
-from research.training import log, optim, state
+from research.training import log
 from research.training.checkpoint import Checkpoints, load_params
-from research.training.step import make_step
 
 LOGGED = ("score", "kl", "entropy", "length")  # of the rollouts; held out also "gold"
 
@@ -42,13 +41,10 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
     policy = weights.attach(tuned, settings["peft"], jax.random.fold_in(key, 0), config=model.config)
     params = pair.begin(policy)
     learns = pair.learns(params, weights.trainable(policy, settings["peft"]))
-    learned = tree.split(params, learns)[0]
-    updates = schedule.iterations * schedule.epochs * schedule.rollouts // schedule.minibatch
-    optimizer = optim.make(settings["optimizer"], learned, steps=updates)
-    begin, frozen = state.create(params, optimizer, rng=jax.random.fold_in(key, 1), trainable=learns)
+    rule = settings["optimizer"]
+    step, begin, frozen = start(pair, ppo, schedule, params, learns, rule, jax.random.fold_in(key, 1))
     writer, length = pairs.writer_of(model, pieces, config["pairs"]), config["pairs"]["prompt_length"]
     asked = pairs.questions(source, "train", pieces, length, config["pairs"]["per_task"])
-    step = make_step(ppo_loss(pair, ppo), optimizer)
     trainer = Trainer(pair, ppo, writer, scorer, pairs.coded(asked, pieces), step, schedule, settings["seed"])
     held = pairs.questions(source, "test", pieces, length, settings["held_out_per_task"])
     judge = Judge(model, tuned, scorer, {question(r["prompt"]): r["completion"] for r in held})
@@ -67,7 +63,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
         ended, _ = iterate(trainer, begin, frozen, checkpoints=checkpoints, logger=logger, evaluate=evaluate, show=show)
     records = log.read(folder / "metrics.jsonl")
     return {
-        "parameters": tree.count(learned),
+        "parameters": tree.count(ended.params),
         "recipe": weights.describe(settings["peft"]),
         "steps": int(ended.step),
         "train": {name: learning.curve(records, "train", name) for name in LOGGED},

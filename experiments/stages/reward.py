@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ import numpy as np
 
 from experiments.stages import learning, pairs, tokenizer
 from experiments.stages.stage import Done, Stage, read_lines
-from research.core.types import Array, Batch, Params
+from research.core.types import Params
 from research.data.packing import pad_batch
 from research.evaluation import bootstrap
 from research.models import Model, build
+from research.recipes.classify import scores
 from research.recipes.reward import pairwise_loss
 from research.training import log
 
@@ -46,13 +46,8 @@ class Scorer:
             some = ids[first : first + self.rows]
             # Full batches only, so that there is one program.
             batch = pad_batch(some + [some[-1]] * (self.rows - len(some)), self.length)
-            found.append(np.asarray(_scores(self.model, self.params, batch))[: len(some)])
+            found.append(np.asarray(scores(self.model, self.params, batch))[: len(some)])
         return (np.concatenate(found) - self.mean) / self.std
-
-
-@partial(jax.jit, static_argnums=0)
-def _scores(model: Model, params: Params, batch: Batch) -> Array:
-    return model.classify(params, model.apply(params, batch), batch)
 
 
 def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> dict[str, Any]:

@@ -6,19 +6,18 @@ B batch · T length
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from research.core.types import Array, Batch, Params
+from research.core.types import Params
 from research.data import load_tokenizer
 from research.data.length_batches import bucket, length_batches
 from research.data.packing import pad_batch
 from research.interop import load_pretrained, save_pretrained
 from research.models import Model, build
+from research.recipes.classify import scores
 
 WIDTHS = (32, 64, 128, 192, 256, 384, 512)
 FACTS = "scorer.json"
@@ -69,7 +68,7 @@ class TextScorer:
             some = [coded[i] for i in chosen]
             # Full batches only, so that there is one program for each width.
             batch = pad(some + [some[0]] * (batch_size - len(some)), self.length, self.model.config.n_token_types)
-            found[chosen] = np.asarray(_scores(self.model, self.params, batch))[: len(chosen)]
+            found[chosen] = np.asarray(scores(self.model, self.params, batch))[: len(chosen)]
         return found
 
     def probabilities(self, rows: Sequence[Row]) -> np.ndarray:
@@ -80,11 +79,6 @@ class TextScorer:
     def described(self) -> str:
         """How far it can be trusted, in one sentence."""
         return str(self.facts["described"])
-
-
-@partial(jax.jit, static_argnums=0)
-def _scores(model: Model, params: Params, batch: Batch) -> Array:
-    return model.classify(params, model.apply(params, batch), batch)
 
 
 def encode(tokenizer: Any, row: Row, length: int) -> Coded:

@@ -4,6 +4,7 @@ B batch · T length · C labels
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -68,6 +69,12 @@ def labelled_batch(
         where = (i, slice(len(ids))) if per_token else i
         wanted[where], mask[where] = label, 1.0
     return {"tokens": tokens, "segment_ids": segments, "labels": wanted, "loss_mask": mask}
+
+
+@partial(jax.jit, static_argnums=0)
+def scores(model: Model, params: Params, batch: Batch) -> Array:
+    """What the head says of every text: [B] of a scalar, [B, n_labels] of labels; compiled once for each shape."""
+    return model.classify(params, model.apply(params, batch), batch)
 
 
 def accuracy(

@@ -34,7 +34,7 @@ from research.recipes.dpo import without_adapter
 
 TRUNKS = ("shared", "own")
 REFERENCES = ("adapter", "copy")
-_SAID = ("old_logprobs", "old_values", "advantages", "returns")
+SAID = ("old_logprobs", "old_values", "advantages", "returns")
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def ppo_loss(pair: ActorCritic, ppo: PPO) -> Callable[[Params, Batch, Array | No
     def loss_fn(params: Params, batch: Batch, rng: Array | None) -> Loss:
         del rng
         mask = batch["loss_mask"]
-        inputs = {name: x for name, x in batch.items() if name not in _SAID}
+        inputs = {name: x for name, x in batch.items() if name not in SAID}
         # Without a bonus the entropy is a figure for the log, and passes back over all logits would add zeros.
         logprobs, values, entropies = pair.read(params, inputs, ppo.temperature, explores=ppo.entropy_weight > 0)
         policy, told = clipped_policy(logprobs, batch["old_logprobs"], batch["advantages"], mask, clip=ppo.clip)

@@ -16,15 +16,17 @@ from jax.sharding import Mesh
 from research.core import mesh as meshes
 from research.core import tree
 from research.core.names import meant
+from research.core.types import Array
 from research.data.permutation import mixed_key, permute
 from research.objectives import adaptive_kl
-from research.recipes.ppo import PPO, ActorCritic, worth
+from research.recipes.ppo import PPO, ActorCritic, ppo_loss, worth
 from research.recipes.rollouts import Reward, Rollout, Writer, scored
+from research.training import optim
 from research.training.checkpoint import Checkpoints
 from research.training.fit import Diverged
 from research.training.log import Logger
-from research.training.state import State
-from research.training.step import Step
+from research.training.state import State, create
+from research.training.step import Step, make_step
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,34 @@ class Schedule:
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be 0 or above, given {getattr(self, name)}")
 
+    @property
+    def updates(self) -> int:
+        """The most steps of the optimizer in the whole run."""
+        return self.iterations * self.epochs * self.rollouts // self.minibatch
+
 
 Evaluate = Callable[[Any, int], Mapping[str, float]]
 """(all weights, iteration) -> metrics, such as the mean score of fixed prompts."""
 
 
+def start(
+    pair: ActorCritic,
+    ppo: PPO,
+    schedule: Schedule,
+    params: Any,
+    learns: Any,
+    rule: Mapping[str, Any],
+    key: Array,
+) -> tuple[Step, State, Any]:
+    """(step, state, frozen) of a run: `rule` is what `training.optim.make` takes, `learns` what `ActorCritic` gives."""
+    optimizer = optim.make(dict(rule), tree.split(params, learns)[0], steps=schedule.updates)
+    state, frozen = create(params, optimizer, rng=key, trainable=learns)
+    return make_step(ppo_loss(pair, ppo), optimizer), state, frozen
+
+
 @dataclass(frozen=True)
 class Trainer:
-    """The parts of a run. `prompts` are token ids; `step` was made of `ppo.ppo_loss`."""
+    """The parts of a run. `prompts` are token ids; `step` is that of `start`."""
 
     pair: ActorCritic
     ppo: PPO

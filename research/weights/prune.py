@@ -26,7 +26,7 @@ from research.weights.calibrate import Statistic, Statistics, find
 from research.weights.gptq import inverse_factor
 from research.weights.packed import as_rows, is_packed
 from research.weights.pruned import Pruned
-from research.weights.quantizer import Quantizer
+from research.weights.quantizer import Quantizer, unfinite
 from research.weights.wrapper import is_wrapper
 
 SCOPES = ("row", "weight", "global")
@@ -150,7 +150,7 @@ class Pruner(Quantizer):
                 raise ValueError(
                     f"matrices are pruned; {path!r} has shape {targets.per_layer(path, node)[1]} in a layer"
                 )
-            if bad := _unfinite(dense(node)):
+            if bad := unfinite(dense(node)):
                 raise ValueError(f"{path!r} holds {bad} numbers that are NaN or infinite")
         return found
 
@@ -294,9 +294,3 @@ def _prune_block(
 def _whole(block: int, m: int, size: int) -> int:
     """The number of columns of a block that groups of m divide."""
     return min(max(block // m, 1) * m, size)
-
-
-def _unfinite(weight: Array) -> int:
-    if isinstance(weight, (jax.ShapeDtypeStruct, jax.core.Tracer)):
-        return 0
-    return int(np.sum(~np.isfinite(np.asarray(weight, np.float32))))

@@ -72,11 +72,15 @@ def check(path: str, weight: Any) -> None:
         raise ValueError(f"matrices are quantized; {path!r} has shape {shape} within a layer")
     if 0 in weight.shape:
         raise ValueError(f"{path!r} of shape {tuple(weight.shape)} is empty: there is nothing to quantize")
-    if isinstance(weight, (jax.ShapeDtypeStruct, jax.core.Tracer)):
-        return
-    bad = int(np.sum(~np.isfinite(np.asarray(weight, np.float32))))
-    if bad:
+    if bad := unfinite(weight):
         raise ValueError(f"{path!r} holds {bad} numbers that are NaN or infinite: no grid can hold them")
+
+
+def unfinite(weight: Any) -> int:
+    """How many of an array's numbers are NaN or infinite; 0 where only shapes are known."""
+    if isinstance(weight, (jax.ShapeDtypeStruct, jax.core.Tracer)):
+        return 0
+    return int(np.sum(~np.isfinite(np.asarray(weight, np.float32))))
 
 
 def check_block(size: int, what: str, *, even: bool = True) -> None:
