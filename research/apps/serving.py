@@ -41,7 +41,7 @@ class Ask:
 
 
 class Told(NamedTuple):
-    """One token: its id, its bytes as text, its log-probability (None: the first of a prompt) and the likeliest ones."""
+    """One token: its id, its text, its log-probability (None: the first of a prompt) and the likeliest ones there."""
 
     id: int
     text: str
