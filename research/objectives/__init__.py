@@ -8,6 +8,7 @@ from research.objectives.advantages import (
     token_rewards,
     whiten,
 )
+from research.objectives.contrastive import info_nce
 from research.objectives.distillation import (
     attention_matching,
     distillation,
@@ -62,6 +63,7 @@ __all__ = [
     "grpo",
     "hidden_matching",
     "hinge",
+    "info_nce",
     "ipo",
     "kl_estimate",
     "kto",

@@ -78,6 +78,25 @@ CASES = {
     "RLOO with nobody else": (lambda: o.leave_one_out(ONE), r"at least 2 answers to each prompt, given \(3, 1\)"),
     "GRPO with nobody else": (lambda: o.group_advantages(ONE), r"at least 2 answers to each prompt, given \(3, 1\)"),
     "rewards without prompts": (lambda: o.group_advantages(ROWS), r"\[prompts, answers\].*given \(3,\)"),
+    "InfoNCE without a temperature": (lambda: o.info_nce(PAIRS, PAIRS, temperature=0), "temperature must be above 0"),
+    "passages of other queries": (lambda: o.info_nce(PAIRS, PAIRS[:2]), r"'passages': \(2, 2\)"),
+    "queries that are no vectors": (lambda: o.info_nce(ROWS, ROWS), r"vectors, \[P, D\]; given \(3,\)"),
+    "groups of other pairs": (
+        lambda: o.info_nce(PAIRS, PAIRS, groups=ROWS[:2]),
+        r"the groups of 3 pairs must have the shape \(3,\), given \(2,\)",
+    ),
+    "hard negatives of another width": (
+        lambda: o.info_nce(PAIRS, PAIRS, negatives=ON[..., None]),
+        r"negatives must be \[3, H, 2\], the hard ones of each query; given \(3, 4, 1\)",
+    ),
+    "mask of other negatives": (
+        lambda: o.info_nce(PAIRS, PAIRS, negatives=PAIRS[:, None], negative_mask=ROWS),
+        r"the mask of negatives must have the shape \(3, 1\), given \(3,\)",
+    ),
+    "mask of no negatives": (
+        lambda: o.info_nce(PAIRS, PAIRS, negative_mask=ON),
+        "a mask of negatives was given without",
+    ),
 }
 
 

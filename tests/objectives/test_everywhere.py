@@ -85,6 +85,12 @@ def attention(t, d, axis):
     return o.attention_matching(t["maps"][:, None], d["maps"][:, None], d["masks"][:, 0])
 
 
+def info_nce(t, d, axis):
+    options = {"temperature": 0.4, "symmetric": True, "mask": d["rows"], "groups": d["alike"], "axis_name": axis}
+    hard = {"negatives": d["hard"], "negative_mask": d["ranked"]}
+    return o.info_nce(t["pairs"][:, 0], t["pairs"][:, 1], **options, **hard)
+
+
 OBJECTIVES = {
     "bradley_terry": lambda t, d, axis: o.bradley_terry(
         t["ranking"][:, 0], t["ranking"][:, 1], preferred=d["preferred"], margin=0.3, center=0.1, mask=d["rows"]
@@ -111,6 +117,7 @@ OBJECTIVES = {
     ),
     "hidden_matching": lambda t, d, axis: o.hidden_matching(t["logits"], d["teacher"], d["masks"][:, 0]),
     "attention_matching": attention,
+    "info_nce": info_nce,
 }
 
 
@@ -139,6 +146,7 @@ def case(seed, rows=B):
     learned = {"logprobs": logprobs, "values": normal(rows, T), "ranking": normal(rows, R)}
     learned["logits"] = normal(rows, T, V)
     own = np.random.default_rng(50 + seed)
+    learned["pairs"] = own.normal(size=(rows, 2, V)).astype(np.float32)
     learned["maps"], maps = own.dirichlet(np.full(V, 10), (2, rows, T)).astype(np.float32)
     lengths = rng.integers(0, T + 1, (rows, 2, 1))
     lengths[::3] = np.maximum(lengths[::3], 1)
@@ -154,6 +162,8 @@ def case(seed, rows=B):
         "ranked": (rng.random((rows, R)) < 0.8).astype(np.float32),
         "teacher": own.normal(size=(rows, T, V)).astype(np.float32),
         "maps": maps,
+        "alike": own.integers(0, rows // 2, rows).astype(np.int32),
+        "hard": own.normal(size=(rows, R, V)).astype(np.float32),
         "indices": np.argsort(own.random((rows, T, V)), axis=-1)[..., :2].astype(np.int32),
         "stored": np.log(own.dirichlet(np.ones(3), (rows, T))[..., :2]).astype(np.float32),
     }
@@ -182,6 +192,8 @@ def hidden(learned, given):
         **dict.fromkeys(("logits", "teacher", "maps"), np.broadcast_to(first[..., None], (*first.shape, V))),
         "stored": np.broadcast_to(first[..., None], (*first.shape, 2)),
         "ranking": ranking,
+        "pairs": np.broadcast_to(no_pair[:, None, None], (*no_pair.shape, 2, V)),
+        "hard": np.broadcast_to((no_pair[:, None] | (given["ranked"] == 0))[..., None], given["hard"].shape),
         "groups": given["ranked"] == 0,
         "scores": empty[:, 0],
         "preferred": nowhere,
