@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from research.core import dtypes
-from research.data.corpus import ends
 from research.data.tokenizer import load_tokenizer
 from research.decoding import prepare
-from research.decoding.prompts import has_encoder
+from research.decoding.local import LocalModel, encode_prompt
 from research.interop import load_pretrained
 from research.interop.llama2c import load_llama2c
 from research.interop.run import is_run, load_run
@@ -58,11 +57,13 @@ def load(path: str, tokenizer: str | None, precision: str) -> Loaded:
 
 def encode(loaded: Loaded, text: str) -> list[int]:
     """A prompt's ids: with the tokens around it that the model was trained with."""
-    bos, eos = ends(loaded.tokenizer, None, None)
-    ids = loaded.tokenizer.encode(text, bos=bos, eos=eos and has_encoder(loaded.model))
-    if not ids and loaded.tokenizer.bos_id is not None:
-        ids = [loaded.tokenizer.bos_id]
-    return ids
+    return encode_prompt(loaded.model, loaded.tokenizer, text)
+
+
+def callable_model(path: str, tokenizer: str | None = None, precision: str = "f32") -> LocalModel:
+    """The same model behind the protocol of applications."""
+    model, params, pieces, stops, forced, _ = load(path, tokenizer, precision)
+    return LocalModel(model, params, pieces, name=path, stops=stops, forced=forced)
 
 
 def encoder_folder(given: str) -> Path:

@@ -33,19 +33,25 @@ class Reply(NamedTuple):
     """What a model wrote.
 
     Attributes:
-      text: without the stop string. finish: "stop" (an end token or a stop string) or "length".
-      tokens: empty unless `Options.logprobs`.
+      text: without the stop string. finish: "stop" (an end token or a stop string), "tool_calls" or "length".
+      tokens: empty unless `Options.logprobs`; their texts together begin with what was written.
+      calls: the tools that it asks for, as `apps.calls` has them; empty unless `Options.tools`.
     """
 
     text: str
     finish: str
     usage: Usage
     tokens: tuple[Token, ...] = ()
+    calls: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to write; temperature 0 is greedy, and the same seed gives the same text."""
+    """How to write; temperature 0 is greedy, and the same seed gives the same text.
+
+    Attributes:
+      tools: what a chat may call, as OpenAI writes them; a text that is continued has none.
+    """
 
     max_new_tokens: int = 256
     temperature: float = 0.0
@@ -53,10 +59,14 @@ class Options:
     stop: tuple[str, ...] = ()
     seed: int = 0
     logprobs: bool = False
+    tools: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1 or self.temperature < 0 or not 0 < self.top_p <= 1:
             raise ValueError(f"max_new_tokens >= 1, temperature >= 0 and 0 < top_p <= 1 are needed, given {self}")
+
+
+DEFAULTS = Options()
 
 
 @runtime_checkable
@@ -74,7 +84,7 @@ class LanguageModel(Protocol):
         """The tokens of a prompt as the model reads it."""
         ...
 
-    def write(self, prompts: Sequence[Prompt], options: Options = Options()) -> list[Reply]:
+    def write(self, prompts: Sequence[Prompt], options: Options = DEFAULTS) -> list[Reply]:
         """One reply each; the noise of a prompt depends on the seed and its place, not on its neighbours.
 
         Raises:
@@ -82,6 +92,6 @@ class LanguageModel(Protocol):
         """
         ...
 
-    def stream(self, prompt: Prompt, options: Options = Options()) -> Iterator[str]:
+    def stream(self, prompt: Prompt, options: Options = DEFAULTS) -> Iterator[str]:
         """The pieces of one reply as they are written; together they are its text."""
         ...

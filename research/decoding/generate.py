@@ -3,7 +3,7 @@
 B batch · T padded prompt length · N most new tokens
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,9 @@ from research.core import mesh as meshes
 from research.core import tree
 from research.core.types import Array, Params
 from research.decoding import prompts as layout
-from research.decoding.loop import Plan, advance, prefill
+from research.decoding.loop import Plan, State, advance, prefill
 from research.decoding.reader import Reader
-from research.decoding.request import make_batch, make_inputs, make_request
+from research.decoding.request import Request, make_batch, make_inputs, make_request
 from research.decoding.result import Generation, Piece
 from research.decoding.sample import Sampling
 
@@ -86,11 +86,11 @@ def generate(
         raise ValueError(f"unknown cache_dtype {cache_dtype!r}; have ['', 'int8']")
     request = make_request(model, params, prompts, max_new_tokens, min_new_tokens, decoder_prompts)
     reader = Reader(request, tokenizer, stop_strings, on_piece)
-    room = layout.bucket(max(1, int(request.budget.max())))
-    batch = make_batch(request)
-    plan = Plan(
-        slots=batch["tokens"].shape[1] + room,
-        room=room,
+    plan, state, step = _begin(
+        model,
+        params,
+        request,
+        (sampling or Sampling(), stop_tokens, key, seeds),
         logprobs=logprobs,
         processed_logprobs=processed_logprobs,
         alternatives=min(alternatives, model.config.vocab_size),
@@ -98,9 +98,47 @@ def generate(
         bidirectional_prompt=bidirectional_prompt,
         cache_dtype=cache_dtype,
     )
-    inputs = make_inputs(request, batch, sampling or Sampling(), stop_tokens, key, seeds)
+    return reader.result(reader.follow(state, step, reader.stride(stride)), plan, pad)
+
+
+def pieces(
+    model: Any,
+    params: Params,
+    prompt: Sequence[int],
+    *,
+    max_new_tokens: int = 128,
+    sampling: Sampling | None = None,
+    stop_tokens: Sequence[int] = (),
+    stop_strings: Sequence[str] = (),
+    tokenizer: Any = None,
+    key: Array | int = 0,
+) -> Iterator[Piece]:
+    """The same text for one prompt, token by token; the model works only while somebody asks for the next piece.
+
+    Raises:
+      ValueError: as `generate`, before the first piece.
+    """
+    found: list[Piece] = []
+    request = make_request(model, params, [prompt], max_new_tokens, 0, None)
+    reader = Reader(request, tokenizer, stop_strings, found.append)
+    _, state, step = _begin(model, params, request, (sampling or Sampling(), stop_tokens, key, None))
+    state, running = reader.look(state)
+    while True:
+        yield from found
+        found.clear()
+        if not running:
+            return
+        state, running = reader.look(step(state, state.step + 1))
+
+
+def _begin(
+    model: Any, params: Params, request: Request, choice: tuple[Any, ...], **recorded: Any
+) -> tuple[Plan, State, Callable[[State, Array], State]]:
+    """The plan, the state after the prompts and its first tokens, and what runs it on to a limit."""
+    batch = make_batch(request)
+    room = layout.bucket(max(1, int(request.budget.max())))
+    plan = Plan(slots=batch["tokens"].shape[1] + room, room=room, **recorded)
+    inputs = make_inputs(request, batch, *choice)
     params = prepare(model, params)
     batch, inputs = meshes.rows_beside(params, (batch, inputs), len(request.rows))
-    state = prefill(model, plan, params, inputs, batch)
-    state = reader.follow(state, partial(advance, model, plan, params, inputs), reader.stride(stride))
-    return reader.result(state, plan, pad)
+    return plan, prefill(model, plan, params, inputs, batch), partial(advance, model, plan, params, inputs)

@@ -12,9 +12,8 @@ import numpy as np
 from research.apps.prompting import Item, Outcome, Task
 from research.apps.prompting.extract import extract
 from research.core.types import Params
-from research.data.corpus import ends
-from research.data.seq2seq import encode_source
 from research.decoding import Sampling, generate
+from research.decoding.local import encode_prompt
 from research.decoding.prompts import context, has_encoder
 from research.models import Model
 from research.weights.prompts import virtual_ids
@@ -175,23 +174,16 @@ def count(model: Model, params: Params, tokenizer: Any) -> tuple[Callable[[str],
     An encoder's window is the prompt's alone, but the answer is counted in it all the same.
     """
     room = (context(model) or model.config.max_length) - len(virtual_ids(params))
-    return lambda text: len(_encode(model, tokenizer, text)), room
-
-
-def _encode(model: Model, tokenizer: Any, text: str) -> list[int]:
-    """A prompt's ids as models are tuned: with the begin token, for an encoder with the end token too."""
-    if has_encoder(model):
-        return encode_source(text, tokenizer)
-    return tokenizer.encode(text, bos=ends(tokenizer, None, None)[0])
+    return lambda text: len(encode_prompt(model, tokenizer, text)), room
 
 
 def _prompt_ids(
     model: Model, params: Params, tokenizer: Any, task: Task, item: Item, prompt: str, long: str
 ) -> list[int]:
-    ids = _encode(model, tokenizer, prompt)
+    ids = encode_prompt(model, tokenizer, prompt)
     limit = context(model)
-    if not ids or limit is None:
-        return ids or [tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id]
+    if limit is None:
+        return ids
     answer = 0 if has_encoder(model) else task.max_new_tokens - 1  # the last new token is never read
     room = limit - len(virtual_ids(params)) - answer
     if len(ids) > room and (long == "error" or room < 1):
