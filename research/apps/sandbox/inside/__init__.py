@@ -1,0 +1,1 @@
+"""What runs in the process of the program: it knows the standard library only and nothing of the project."""

@@ -1,0 +1,84 @@
+"""Shuts this process in, then runs the program that it is given: the one place where text becomes code."""
+
+import builtins
+import json
+import os
+import resource
+import sys
+
+from . import landlock, namespaces, seccomp
+from .system import call
+
+_DEATH_SIGNAL, _NO_NEW_PRIVILEGES, _KILL = 1, 38, 9
+_FILES = 1024  # in the scratch folder
+PROGRAM = "program.py"
+
+
+def main() -> None:
+    """Reads one JSON object from the standard input: program, files, level, limits, visible, hidden, scratch."""
+    request = json.load(sys.stdin)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    del sys.path[0]  # of this package
+    try:
+        _enter(**request)
+    except OSError as error:
+        sys.exit(f"sandbox: {error}")
+    _run(request["program"])
+
+
+def _enter(
+    program: str,
+    files: dict[str, str],
+    level: str,
+    limits: dict[str, int],
+    visible: dict[str, str],
+    hidden: list[str],
+    scratch: str,
+) -> None:
+    """Goes behind all that the level has; the seccomp filter, which forbids the other steps, comes last."""
+    code = seccomp.program(os.uname().machine) if level != "unsafe" else b""
+    if level == "namespaces":
+        call("prctl", _DEATH_SIGNAL, _KILL, 0, 0, 0)
+        namespaces.separate()
+        namespaces.new_root(visible, hidden, scratch, limits["RLIMIT_FSIZE"], _FILES)
+        _fork()
+        namespaces.drop()
+        call("prctl", _DEATH_SIGNAL, _KILL, 0, 0, 0)  # dropping takes it off
+    os.chdir(scratch)
+    for name, text in {**files, PROGRAM: program}.items():
+        os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
+        with open(name, "w", encoding="utf-8") as file:
+            file.write(text)
+    if code:
+        call("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
+        if level == "namespaces" or landlock.available():
+            landlock.restrict(visible, scratch)
+    for name, value in limits.items():
+        most = resource.getrlimit(getattr(resource, name))[1]
+        value = value if most == resource.RLIM_INFINITY else min(value, most)
+        resource.setrlimit(getattr(resource, name), (value, value))
+    if code:
+        seccomp.restrict(code)
+
+
+def _fork() -> None:
+    """Goes on in a child; this process waits for it and ends as it does, with 128 + n for signal n."""
+    child = os.fork()
+    if child:
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os._exit(status if status >= 0 else 128 - status)
+
+
+def _run(program: str) -> None:
+    """Runs it as the main module; an exception, SystemExit included, is printed without the lines of this file."""
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # which come with site packages
+    main = type(sys)("__main__")
+    sys.modules["__main__"], sys.argv[:] = main, [PROGRAM]
+    try:
+        exec(compile(program, PROGRAM, "exec"), main.__dict__)
+    except BaseException as error:
+        trace = error.__traceback__ and error.__traceback__.tb_next
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
+        sys.exit(1)
