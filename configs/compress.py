@@ -4,7 +4,8 @@
     python -m experiments.compress --config=configs/compress.py:tiny                    # a few forms: to see it run
     python -m experiments.compress --config=configs/compress.py --config.budget.bytes=300000
 
-A form is pruned (a mask, or units cut out), recovers by training, and is quantized, in this order. Methods:
+A form is pruned (a mask, or units cut out), recovers by training (from the labels, or from the whole model as the
+teacher too: α = 0.5 and T = 2, the defaults of research.recipes.distill), and is quantized, in this order. Methods:
 *Wanda*, https://arxiv.org/abs/2306.11695; *SparseGPT*, https://arxiv.org/abs/2301.00774; *Are Sixteen Heads Really
 Better than One?*, https://arxiv.org/abs/1905.10650.
 """
@@ -19,7 +20,7 @@ PLAIN: dict[str, Any] = {
     "prune": (),  # a rule with a mask
     "stages": 1,  # prunings on the way to its sparsity, with recovery in between
     "slim": {},  # "columns": share that stays, "heads": how many stay, "layers": which go
-    "recover": "",  # "full" or "lora"
+    "recover": "",  # "full", "lora" or "distil"
     "quantize": (),
     "policy": "f32",
 }
@@ -32,6 +33,7 @@ def rule(method: str, **options: Any) -> dict[str, Any]:
 
 INT8, INT4 = (quantize.TABLES, rule("int8")), (quantize.TABLES, rule("gptq", bits=4))
 HALF = {"sparsity": 0.5}
+STUDENT = {"layers": (1, 3), "columns": 0.5}  # begins as what is left of the teacher
 FORMS: dict[str, dict[str, Any]] = {
     "f32": {},
     "bf16": {"policy": "bf16"},
@@ -56,8 +58,17 @@ FORMS: dict[str, dict[str, Any]] = {
     "half the columns, trained, int8": {"slim": {"columns": 0.5}, "recover": "full", "quantize": INT8},
     "Wanda 50 %, trained, int8": {"prune": rule("wanda", **HALF), "recover": "full", "quantize": INT8},
     "Wanda 50 %, trained, GPTQ 4": {"prune": rule("wanda", **HALF), "recover": "full", "quantize": INT4},
+    "Wanda 50 %, distilled": {"prune": rule("wanda", **HALF), "recover": "distil"},
+    "half the columns, distilled": {"slim": {"columns": 0.5}, "recover": "distil"},
+    "half the columns, distilled, int8": {"slim": {"columns": 0.5}, "recover": "distil", "quantize": INT8},
+    "student, trained": {"slim": STUDENT, "recover": "full"},
+    "student, distilled": {"slim": STUDENT, "recover": "distil"},
+    "student, distilled, int8": {"slim": STUDENT, "recover": "distil", "quantize": INT8},
 }
-TINY = ("f32", "int8", "Wanda 2:4", "magnitude 75 %, gradual", "Wanda 50 %, LoRA", "half the columns, trained, int8")
+TINY = (
+    *("f32", "int8", "Wanda 2:4", "magnitude 75 %, gradual", "Wanda 50 %, LoRA", "half the columns, trained, int8"),
+    "student, distilled, int8",
+)
 
 
 def get_config(arg: str = "") -> ConfigDict:

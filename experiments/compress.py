@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from rich.console import Console
 
 # Also as `python experiments/compress.py`, where the folder of the script would be searched instead of its parent.
@@ -24,65 +23,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
 from experiments.cells import Cell, data_folder, names, picked, spread, sweep
-from experiments.quantized import HEADERS, SUBJECTS, check, measured, packed, trained
-from research import weights
+from experiments.quantized import HEADERS, SUBJECTS, check, measured, packed
+from experiments.smaller import at_rest, check_form, pareto, rules_of, smaller, sparsity
 from research.core import compilation, tree
 from research.interop import save_pretrained
 from research.interop.card import Card, write_card
 from research.interop.run import save_run
-from research.models import ModelConfig, build
+from research.models import build
 from research.report import plots, print_table
-from research.weights.prune import gradual
-from research.weights.slim import importance, slim
 
 BUDGETS = {"bytes": "at most {:,.0f} bytes at rest", "decode": "at least {:,.0f} tokens/s"}
-
-
-def smaller(subject: Any, form: Mapping[str, Any], seed: int) -> tuple[ModelConfig, Any]:
-    """The config and plain weights of a form before it is quantized: cut or masked, trained again, folded."""
-    config, params, key = subject.config, subject.params, jax.random.key(seed)
-    settings = subject.settings["recovery"]
-    if form["slim"]:
-        loss_fn = subject.loss(build(config, unroll=True))
-        worth = importance(loss_fn, config, params, subject.batches(seed, settings["batches"]))
-        config, params = slim(config, params, importance=worth, **kept(config, form["slim"]))
-    model = build(config, unroll=True)
-    stages = form["stages"] if form["prune"] else 1
-    for stage in range(stages):
-        recipe = recipe_of(form, stage, settings["lora_rank"])
-        if not recipe:
-            break
-        run, batches = subject.hidden(model), subject.calibration(seed)
-        params = weights.quantize(
-            params, recipe, run=run, batches=batches, config=config, key=jax.random.fold_in(key, stage)
-        )
-        if form["recover"]:
-            steps = max(1, settings["steps"] // stages)
-            batches = subject.batches(seed, steps * stages)[stage * steps :][:steps]
-            params = trained(subject.loss(model), params, recipe, batches, settings["learning_rate"], key)
-        params = weights.merge(params)
-    return config, params
-
-
-def kept(config: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `slim`: shares of heads and columns as numbers, heads in groups that share keys."""
-    out = dict(given)
-    if "columns" in out:
-        out["columns"] = round(out["columns"] * config.d_ff)
-    if "heads" in out:
-        shared = config.n_heads // config.n_kv_heads
-        out["heads"] = max(1, round(out["heads"] * config.n_kv_heads)) * shared
-    return out
-
-
-def recipe_of(form: Mapping[str, Any], stage: int, rank: int) -> list[dict[str, Any]]:
-    """What masks and what learns at one stage. LoRA stands below the mask, so that merging keeps the zeros."""
-    masks = [dict(form["prune"])] if form["prune"] else []
-    if masks and form["stages"] > 1:
-        masks[0]["sparsity"] = gradual(stage + 1, form["stages"], masks[0]["sparsity"])
-    if form["recover"] == "lora":
-        return [{"method": "lora", "rank": rank, "target": r".*/layers/.*/kernel"}, *masks]
-    return masks + ([{"method": "full"}] if form["recover"] else [])
 
 
 def run_cell(subject: Any, form: Mapping[str, Any], seed: int, timed: bool, export: Path | None) -> dict[str, Any]:
@@ -91,33 +41,13 @@ def run_cell(subject: Any, form: Mapping[str, Any], seed: int, timed: bool, expo
     model = build(config, policy=form["policy"], unroll=True)
     ready = packed(subject, model, params, form["quantize"], seed)
     figures = measured(subject, model, ready, "", timed)
-    zeros = sparsity(params)
-    figures |= {"sparsity": zeros, "weights": tree.count(params), "at_rest": at_rest(params, figures, form)}
+    # Quantized forms count whole: a grid need not have a zero.
+    masked = form["prune"] and not form["quantize"]
+    rest = at_rest(params, figures["bytes"], figures["bits"]) if masked else int(figures["bytes"])
+    figures |= {"sparsity": sparsity(params), "weights": tree.count(params), "at_rest": rest}
     if export is not None:
         write(subject, model, ready, form, figures, export)
     return figures
-
-
-def sparsity(params: Any) -> float:
-    """The share of the layers' kernels that is zero."""
-    kernels = [
-        np.asarray(w) for path, w in tree.paths(params).items() if "/layers/" in path and path.endswith("/kernel")
-    ]
-    return 1 - sum(int(np.count_nonzero(w)) for w in kernels) / sum(w.size for w in kernels)
-
-
-def at_rest(params: Any, figures: Mapping[str, Any], form: Mapping[str, Any]) -> int:
-    """Bytes in a file that leaves out the zeros of masked kernels and has one bit for every place in them.
-
-    Quantized forms count whole: a grid need not have a zero.
-    """
-    if not form["prune"] or form["quantize"]:
-        return int(figures["bytes"])
-    saved = 0.0
-    for path, w in tree.paths(params).items():
-        if "/layers/" in path and path.endswith("/kernel"):
-            saved += int(w.size - np.count_nonzero(np.asarray(w))) * figures["bits"] / 8 - w.size / 8
-    return round(figures["bytes"] - saved)
 
 
 def write(
@@ -146,11 +76,6 @@ def write(
         write_card(folder, card)
 
 
-def rules_of(form: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The rules of a form, read."""
-    return weights.parse([*([form["prune"]] if form["prune"] else []), *form["quantize"]])
-
-
 def cells_of(name: str, subject: Any, config: Mapping[str, Any], workdir: Path) -> list[Cell]:
     """One cell per form and seed; a form with no training and no calibration in it has one seed."""
     grid = []
@@ -170,23 +95,13 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     compilation.use_cache()
     root = data_folder(config["data"])
     check(config["subjects"], forms=config["forms"])
-    for form in config["forms"].values():
-        rules_of(form)  # refused here
+    for form, given in config["forms"].items():
+        check_form(form, given)
     for name in config["subjects"]:
         subject = SUBJECTS[name].make(config[name], root, workdir, console)
         results = sweep(cells_of(name, subject, config, workdir), workdir, console)
         report(name, results, subject.QUALITY, subject.SPEED, workdir, console)
         console.print(recommended(results, config["budget"], subject.SPEED[-1]), soft_wrap=True)
-
-
-def frontier(points: Sequence[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
-    """The points that no other one beats in both numbers, the smallest first."""
-    best, out = float("inf"), []
-    for point in sorted(points, key=lambda p: p[1:]):
-        if point[2] < best:
-            out.append(point)
-            best = point[2]
-    return out
 
 
 def report(
@@ -208,10 +123,7 @@ def report(
         points.append((form, float(first["at_rest"]), statistics.mean(r["loss"] for r in found)))
     heads = ["", "weights", "zeros", "bytes", "at rest", *(HEADERS[w] for w in quality), *(HEADERS[w] for w in speed)]
     print_table(f"{name}, per second of processor time", heads, rows, console=console)
-    best = frontier(points)
-    groups = {"frontier": best, "the others": [("", x, y) for form, x, y in points if (form, x, y) not in best]}
-    groups = {group: some for group, some in groups.items() if some}
-    drawn = plots.points(groups, x_label="bytes at rest", y_label="nats, held out", log_x=True)
+    drawn = plots.points(pareto(points), x_label="bytes at rest", y_label="nats, held out", log_x=True)
     path = plots.save(drawn, workdir / f"compress_{name.lower().replace('-', '')}.png")
     console.print(f"The figure: [bold]{path}[/]", soft_wrap=True)
 

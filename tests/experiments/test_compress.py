@@ -2,6 +2,7 @@
 
 import io
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -9,9 +10,11 @@ from rich.console import Console
 from configs.compress import FORMS, PLAIN, get_config
 from experiments import compress
 from experiments.quantized import Stories
+from experiments.smaller import kept, pareto, smaller, sparsity
 from research.core import tree
 from research.interop import load_pretrained
 from research.interop.run import load_run
+from research.models import build
 from tests.experiments.test_quantize import LENGTH, SETTINGS, example
 from tests.models.conftest import tiny
 
@@ -31,10 +34,6 @@ def form(name):
     return PLAIN | FORMS[name]
 
 
-def zeros(params):
-    return compress.sparsity(params)
-
-
 def test_every_form_is_named_and_every_rule_is_known():
     config = get_config()
     assert set(config.forms) == set(FORMS) and set(config["stories260K"]) > {"recovery", "samples"}
@@ -42,23 +41,38 @@ def test_every_form_is_named_and_every_rule_is_known():
         assert set(given) <= set(PLAIN)
 
 
-@pytest.mark.parametrize("name", ["Wanda 50 %, LoRA", "magnitude 75 %, gradual", "half the columns, trained, int8"])
+@pytest.mark.parametrize("name", ["Wanda 50 %, LoRA", "Wanda 50 %, distilled", "magnitude 75 %, gradual"])
 def test_forms_do_what_their_names_say(stories, name):
-    config, params = compress.smaller(stories, form(name) | ({"stages": 2} if "gradual" in name else {}), 0)
-    share = {"Wa": 0.5, "ma": 0.75, "ha": 0.0}[name[:2]]
-    assert zeros(params) == pytest.approx(share, abs=0.02)
-    assert config.d_ff == (stories.config.d_ff // 2 if name.startswith("half") else stories.config.d_ff)
+    config, params = smaller(stories, form(name) | ({"stages": 2} if "gradual" in name else {}), 0)
+    assert sparsity(params) == pytest.approx(0.75 if "75" in name else 0.5, abs=0.02)
+    assert config == stories.config
     before, after = tree.paths(stories.params), tree.paths(params)
     assert any(
         not np.array_equal(after[path], before[path]) for path in after if before[path].shape == after[path].shape
     )
 
 
+def test_a_distilled_form_comes_nearer_to_the_whole_model_than_a_trained_one(stories):
+    batch = stories.batches(1, 1)[0]
+
+    def said(config, params):
+        model = build(config, unroll=True)
+        logits = jax.jit(lambda p, b: model.logits(p, model.apply(p, b).hidden))(params, batch)
+        return np.asarray(jax.nn.log_softmax(logits), np.float64)[batch["loss_mask"] > 0]
+
+    whole, apart = said(stories.config, stories.params), {}
+    for recover in ("full", "distil"):
+        config, params = smaller(stories, form("half the columns, trained") | {"recover": recover}, 0)
+        assert config.d_ff == stories.config.d_ff // 2 and sparsity(params) == 0
+        apart[recover] = float((np.exp(whole) * (whole - said(config, params))).sum(-1).mean())
+    assert apart["distil"] < 0.95 * apart["full"]
+
+
 def test_heads_and_columns_are_shares_of_the_model():
     config = tiny("llama", n_layers=1)[0].config
-    assert compress.kept(config, {"heads": 0.5, "columns": 0.5}) == {"heads": 2, "columns": 24}
-    assert compress.kept(config, {"heads": 0.01}) == {"heads": 2}, "one group of heads stays"
-    assert compress.kept(config, {"layers": (0,)}) == {"layers": (0,)}
+    assert kept(config, {"heads": 0.5, "columns": 0.5}) == {"heads": 2, "columns": 24}
+    assert kept(config, {"heads": 0.01}) == {"heads": 2}, "one group of heads stays"
+    assert kept(config, {"layers": (0,)}) == {"layers": (0,)}
 
 
 def test_a_form_is_measured_and_written(stories, tmp_path):
@@ -66,7 +80,7 @@ def test_a_form_is_measured_and_written(stories, tmp_path):
     kernels = sum(w.size for k, w in tree.paths(stories.params).items() if "/layers/" in k and k.endswith("kernel"))
     assert figures["at_rest"] == figures["bytes"] - kernels // 2 * 4 + kernels // 8
     config, params, _ = load_pretrained(tmp_path / "stories" / "masked")
-    assert config.d_ff == stories.config.d_ff and zeros(params) == pytest.approx(0.5)
+    assert config.d_ff == stories.config.d_ff and sparsity(params) == pytest.approx(0.5)
     assert "2:4" in (tmp_path / "stories" / "masked" / "README.md").read_text()
     compress.run_cell(stories, form("int8"), 0, False, tmp_path / "stories" / "int8")
     _, packed, _ = load_run(tmp_path / "stories" / "int8")
@@ -76,7 +90,10 @@ def test_a_form_is_measured_and_written(stories, tmp_path):
 
 def test_the_frontier_has_what_nothing_beats():
     points = [("a", 1.0, 5.0), ("b", 2.0, 4.0), ("c", 2.0, 4.5), ("d", 3.0, 4.0), ("e", 4.0, 1.0)]
-    assert [name for name, *_ in compress.frontier(points)] == ["a", "b", "e"]
+    groups = pareto(points)
+    assert [name for name, *_ in groups["frontier"]] == ["a", "b", "e"]
+    assert groups["the others"] == [("", 2.0, 4.5), ("", 3.0, 4.0)]
+    assert list(pareto(points[:1])) == ["frontier"]
 
 
 def row(name, size, loss, speed):
@@ -100,6 +117,10 @@ def test_unknown_subjects_and_missing_forms(tmp_path):
     for change, words in (
         ({"subjects": ("stories",)}, "unknown subject 'stories'"),
         ({"forms": {"int8": form("int8")}}, "lack 'f32'"),
+        (
+            {"forms": {"f32": form("f32"), "odd": form("f32") | {"recover": "distill"}}},
+            "form 'odd': unknown recover 'distill', did you mean 'distil'",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             compress.work(config | change, tmp_path, Console(quiet=True))
