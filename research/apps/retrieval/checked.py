@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .store import Entry
+from .embed import Embed
+from .store import Entry, Store
 
 
 def entries(given: Sequence[Entry], width: int) -> None:
@@ -36,10 +37,15 @@ def vector(given: np.ndarray, width: int, k: int) -> np.ndarray:
     return np.asarray(given, np.float32)
 
 
-def made_by(path: object, has: tuple[str, int], wanted: tuple[str, int]) -> None:
-    """Refuses a store of another embedder or width."""
-    if has != wanted:
+def embedder(name: object, store: Store, embed: Embed) -> None:
+    """Refuses vectors of another embedder or width than those of the store."""
+    made_by(name, store.embedder, store.width, embed.name, embed.width)
+
+
+def made_by(name: object, has: str, has_width: int, given: str, given_width: int) -> None:
+    """The same of the names and widths alone."""
+    if (has, has_width) != (given, given_width):
         raise ValueError(
-            f"{path} holds vectors of {has[0]!r}, width {has[1]}; given {wanted[0]!r}, width {wanted[1]}: "
+            f"{name} holds vectors of {has!r}, width {has_width}; given {given!r}, width {given_width}: "
             "use that embedder, or ingest into another store"
         )

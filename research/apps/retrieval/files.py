@@ -80,6 +80,7 @@ def _file(path: Path, source: str) -> Document:
 def _line(line: bytes, where: str, source: str, number: int) -> Unread:
     try:
         row = json.loads(_decoded(line, where))
+        json.dumps(row, ensure_ascii=False, allow_nan=False).encode()  # half a character, or no number
     except ValueError as error:
         problem = str(error) if str(error).startswith(where) else f"{where}: no JSON: {error}"
         return Unread(f"{source}:{number}", "", partial(_fail, problem))

@@ -7,10 +7,9 @@ from .document import Heading
 
 _HIDDEN = {"script", "style", "template", "noscript", "svg", "head"}
 _LINES = {"br", "dd", "dt", "li", "tr"}
-_BLOCKS = set(
-    "address article aside blockquote details div dl fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6 header "
-    "hr main nav ol p pre section table ul".split()
-)
+_BLOCKS = {"address", "article", "aside", "blockquote", "details", "div", "dl", "fieldset", "figcaption", "figure"}
+_BLOCKS |= {"footer", "form", "h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "main", "nav", "ol", "p", "pre"}
+_BLOCKS |= {"section", "table", "ul"}
 _HEADING = re.compile("h([1-6])")
 
 

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rich.console import Console
+from rich.progress import track
 
-from research.report.terminal import Steps
-
+from . import checked
 from .chunks import Chunker
 from .document import Chunk
 from .embed import Embed
@@ -34,7 +34,7 @@ def ingest(
     documents: Iterable[Unread],
     store: Store,
     embed: Embed,
-    chunker: Chunker = Chunker(),
+    chunker: Chunker,
     *,
     unreadable: str = "skip",
     prune: bool = True,
@@ -56,36 +56,30 @@ def ingest(
     """
     if unreadable not in ("skip", "error"):
         raise ValueError(f"unknown unreadable={unreadable!r}; have ['error', 'skip']")
-    if (embed.name, embed.width) != (store.embedder, store.width):
-        raise ValueError(
-            f"the store holds vectors of {store.embedder!r}, width {store.width}; "
-            f"given the embedder {embed.name!r}, width {embed.width}"
-        )
+    checked.embedder("the store", store, embed)
     has, listed, done = store.sources(), list(documents), Ingested()
-    with Steps("ingest", len(listed), unit="documents", console=console or Console(quiet=True)) as bar:
-        waiting: list[tuple[str, str, list[Chunk]]] = []
-        seen: set[str] = set()
-        for source, content, read in listed:
-            bar.advance()
-            digest = f"{content} {chunker.name}"
-            if source in seen:
-                done.problems.append(f"{source}: a second document of that name")
-            elif content and has.get(source) == digest:
-                done.unchanged += 1
+    waiting: list[tuple[str, str, list[Chunk]]] = []
+    seen: set[str] = set()
+    for source, content, read in track(listed, "ingest", console=console, disable=console is None):
+        digest = f"{content} {chunker.name}"
+        if source in seen:
+            done.problems.append(f"{source}: a second document of that name")
+        elif content and has.get(source) == digest:
+            done.unchanged += 1
+        else:
+            try:
+                chunks = chunker(read())
+            except ValueError as error:
+                done.problems.append(str(error))
             else:
-                try:
-                    chunks = chunker(read())
-                except ValueError as error:
-                    done.problems.append(str(error))
-                else:
-                    waiting.append((source, digest, chunks))
-                    done.changed += source in has
-                    done.added += source not in has
-                    done.chunks += len(chunks)
-            seen.add(source)
-            if sum(len(chunks) for _, _, chunks in waiting) >= batch:
-                _store(waiting, store, embed)
-        _store(waiting, store, embed)
+                waiting.append((source, digest, chunks))
+                done.changed += source in has
+                done.added += source not in has
+                done.chunks += len(chunks)
+        seen.add(source)
+        if sum(len(chunks) for _, _, chunks in waiting) >= batch:
+            _store(waiting, store, embed)
+    _store(waiting, store, embed)
     if gone := sorted(set(has) - seen) if prune else []:
         store.delete(gone)
         done.removed = len(gone)

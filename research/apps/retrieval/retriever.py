@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from . import checked
 from .bm25 import BM25
 from .document import Chunk
 from .embed import Embed
@@ -41,11 +42,7 @@ class Retriever:
         if self.kind != "bm25":
             if self.embed is None:
                 raise ValueError(f"{self.kind!r} retrieval needs an embedder")
-            if (self.embed.name, self.embed.width) != (self.store.embedder, self.store.width):
-                raise ValueError(
-                    f"the store holds vectors of {self.store.embedder!r}, width {self.store.width}; "
-                    f"given the embedder {self.embed.name!r}, width {self.embed.width}"
-                )
+            checked.embedder("the store", self.store, self.embed)
 
     def __call__(self, question: str, k: int = 5, where: Where | None = None) -> list[Hit]:
         """The best first; a hit's score is that of the last ranking it went through."""

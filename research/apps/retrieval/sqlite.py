@@ -75,15 +75,15 @@ class SQLiteStore:
             # A reader never waits for a writer, and a killed writer leaves nothing behind.
             db.execute("PRAGMA journal_mode = WAL")
             db.executescript(_SCHEMA)
-            facts = {"embedder": self.embedder, "width": self.width, "version": ""}
-            db.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
+            facts = [("embedder", self.embedder), ("width", self.width), ("version", "")]
+            db.executemany("INSERT INTO facts VALUES (?, ?)", facts)
             db.execute("COMMIT")
         elif application != _APPLICATION:
             raise ValueError(f"{self.path} is a database of something else, no store")
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute("PRAGMA foreign_keys = ON")
-        facts = dict(db.execute("SELECT name, value FROM facts"))
-        checked.made_by(self.path, (facts["embedder"], facts["width"]), (self.embedder, self.width))
+        has = dict(db.execute("SELECT name, value FROM facts"))
+        checked.made_by(self.path, has["embedder"], has["width"], self.embedder, self.width)
 
     def upsert(self, entries: Sequence[Entry]) -> None:
         """See `Store.upsert`: one transaction."""
@@ -134,7 +134,7 @@ class SQLiteStore:
         return [Hit(_chunk(row), score) for row, (_, score) in zip(rows, found, strict=True) if row]
 
     def text_search(self, query: str, k: int, where: Where | None = None) -> list[Hit]:
-        """See `Store.text_search`: FTS5 over stems, any word of the query; its `bm25` has a k1, b and idf of its own."""
+        """See `Store.text_search`: any word of the query, by FTS5 over stems, with a k1, b and idf of its own."""
         if not (asked := words(query)):
             return []
         condition, values = _sql(where)
@@ -224,7 +224,8 @@ class SQLiteStore:
 
 
 def _chunk(row: tuple) -> Chunk:
-    return Chunk(*row[:-1], metadata=json.loads(row[-1]))
+    text, source, start, end, title, heading, metadata = row
+    return Chunk(text, source, start, end, title, heading, json.loads(metadata))
 
 
 def _sql(where: Where | None) -> tuple[str, list]:
