@@ -14,10 +14,10 @@ for argument in "$@"; do
 done
 
 if [ "$quick" = 1 ]; then
-  prepare_environment test
+  prepare_environment test rag
   arguments=(-m "not oracle and not slow" ${arguments[@]+"${arguments[@]}"})
 else
-  prepare_environment test oracles
+  prepare_environment test rag lancedb oracles
 fi
 cd "$root"
 "$venv/bin/python" -m ruff check .
