@@ -1,10 +1,26 @@
-"""The persistent compilation cache: a program compiled once is read back by the next process."""
+"""Compiled programs: the persistent cache, from which the next process reads them back, and how many there are."""
 
 import os
 from pathlib import Path
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
+
+COMPILED = "/jax/core/compile/backend_compile_duration"  # jax's name for one program compiled
+_programs = 0
+
+
+def _count(event: str, duration_secs: float, **kwargs: str | int) -> None:
+    global _programs
+    _programs += event == COMPILED
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)
+
+
+def programs() -> int:
+    """How many programs this process has compiled or read back since this module was imported."""
+    return _programs
 
 
 def use_cache(folder: str | os.PathLike[str] | None = None) -> Path | None:
