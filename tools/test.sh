@@ -14,10 +14,10 @@ for argument in "$@"; do
 done
 
 if [ "$quick" = 1 ]; then
-  prepare_environment test rag
+  prepare_environment test serve rag
   arguments=(-m "not oracle and not slow" ${arguments[@]+"${arguments[@]}"})
 else
-  prepare_environment test rag lancedb oracles
+  prepare_environment test serve rag lancedb oracles
 fi
 cd "$root"
 "$venv/bin/python" -m ruff check .
