@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from research.core.names import meant
 from research.evaluation.text_metrics import Interval, bootstrap
 
 MEASURES = ("ndcg@10", "recall@100", "p@10", "map", "mrr")
@@ -74,5 +75,7 @@ def _ordered(scores: Mapping[str, float]) -> list[str]:
 def _cut(measure: str) -> tuple[str, int]:
     match = re.fullmatch(r"(ndcg|recall|p)@([1-9]\d*)|(map|mrr)", measure)
     if not match:
-        raise ValueError(f"unknown measure {measure!r}; have ndcg@k, recall@k, p@k, map and mrr")
+        raise ValueError(
+            f"unknown measure {measure!r}{meant(measure, MEASURES)}; have ndcg@k, recall@k, p@k, map and mrr"
+        )
     return (match[3], 0) if match[3] else (match[1], int(match[2]))

@@ -5,6 +5,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from research.core.names import meant
+
 from .document import Chunk, Document, Heading
 
 Span = tuple[int, int]
@@ -42,7 +44,7 @@ class Chunker:
 
     def __post_init__(self) -> None:
         if self.by not in WAYS:
-            raise ValueError(f"unknown way to chunk {self.by!r}; have {list(WAYS)}")
+            raise ValueError(f"unknown way to chunk {self.by!r}{meant(self.by, WAYS)}; have {list(WAYS)}")
         if not 0 <= self.overlap < self.size:
             raise ValueError(f"0 <= overlap < size is needed, given overlap {self.overlap} and size {self.size}")
 

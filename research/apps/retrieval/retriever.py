@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from research.core.names import meant
+
 from . import checked
 from .bm25 import BM25
 from .document import Chunk
@@ -38,7 +40,7 @@ class Retriever:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"unknown kind of retrieval {self.kind!r}; have {list(KINDS)}")
+            raise ValueError(f"unknown kind of retrieval {self.kind!r}{meant(self.kind, KINDS)}; have {list(KINDS)}")
         if self.kind != "bm25":
             if self.embed is None:
                 raise ValueError(f"{self.kind!r} retrieval needs an embedder")
