@@ -1,13 +1,12 @@
 """Bad input of the server: each request gets the status and one line that says what was given; nothing else changes."""
 
-import http.client
 import json
 import re
 
 import pytest
 
 from research.apps.server import Limits, app
-from tests.apps.server.conftest import served
+from tests.apps.server.conftest import ask, served
 from tests.apps.server.scripted import Scripted
 
 TEXT, CHAT, VECTORS = "/v1/completions", "/v1/chat/completions", "/v1/embeddings"
@@ -95,12 +94,9 @@ def server():
 @pytest.mark.parametrize("case", CASES)
 def test_refused(server, case):
     (path, raw, *headers), status, message = CASES[case]
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-    connection.request("POST", path, raw if isinstance(raw, bytes) else raw.encode(), headers[0] if headers else JSON)
-    answer = connection.getresponse()
-    told = json.loads(answer.read())
-    connection.close()
-    assert answer.status == status, told
+    found, _, answer = ask(server, "POST", path, raw if isinstance(raw, bytes) else raw.encode(), *headers or [JSON])
+    told = json.loads(answer)
+    assert found == status, told
     error = told["error"]
     assert set(error) == {"message", "type", "param", "code"} and error["type"] == "invalid_request_error"
     found = re.search(message, error["message"])

@@ -1,6 +1,8 @@
 """A server before a scripted engine, on a free port of this machine, and the official client."""
 
 import contextlib
+import http.client
+import json
 import socket
 import threading
 import time
@@ -38,6 +40,26 @@ def wait_until(true, seconds=5.0):
     while not true():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.005)
+
+
+def post(server, path, body, headers=None):
+    """(status, headers, body) of one request."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return ask(server, "POST", path, raw, {"Content-Type": "application/json"} | (headers or {}))
+
+
+def get(server, path, headers=None):
+    """The same without a body."""
+    return ask(server, "GET", path, None, headers or {})
+
+
+def ask(server, method, path, raw, headers):
+    """(status, headers, body) of any request."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+    with contextlib.closing(connection):
+        connection.request(method, path, raw, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read()
 
 
 CALL = 'I look.\n<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call>'

@@ -10,7 +10,7 @@ import pytest
 
 from research.apps.server import Limits, app
 from research.apps.serving import Ask
-from tests.apps.server.conftest import served, wait_until
+from tests.apps.server.conftest import get, post, served, wait_until
 from tests.apps.server.scripted import Scripted
 
 LONG = {"model": "scripted", "prompt": "long", "max_tokens": 1900}
@@ -18,26 +18,6 @@ LONG = {"model": "scripted", "prompt": "long", "max_tokens": 1900}
 
 def slow(**options):
     return Scripted({"long": "word " * 380}, pause=0.005, **options)
-
-
-def post(server, path, body, headers=None):
-    """(status, headers, body) of one request."""
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    connection.request("POST", path, raw, {"Content-Type": "application/json"} | (headers or {}))
-    answer = connection.getresponse()
-    told = answer.status, answer.headers, answer.read()
-    connection.close()
-    return told
-
-
-def get(server, path, headers=None):
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
-    connection.request("GET", path, headers=headers or {})
-    answer = connection.getresponse()
-    told = answer.status, answer.headers, answer.read()
-    connection.close()
-    return told
 
 
 def idle(engine):
