@@ -74,7 +74,10 @@ def prepare_text(settings: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         write_lines(folder / "text.jsonl", [{"text": text} for text in both])
         prepare([folder / "text.jsonl"], pieces, folder / "corpus", heldout=data.heldout)
         kept = {
-            split: {"tokens": (found := TokenCorpus.open(folder / "corpus", split)).num_tokens, "bytes": found.num_bytes}
+            split: {
+                "tokens": (found := TokenCorpus.open(folder / "corpus", split)).num_tokens,
+                "bytes": found.num_bytes,
+            }
             for split in ("train", "heldout")
         }
         named = [python_docs.Document(str(i), text) for i, text in enumerate(both)]

@@ -1,7 +1,7 @@
 """What a run shows to people: tables and progress in the terminal, figures, one self-contained page."""
 
 from research.report.page import cards, columns, details, document, figure, note, section, table, text, tokens
-from research.report.plots import bars, curves, points, save, svg
+from research.report.plots import bars, contours, curves, points, save, svg
 from research.report.terminal import Steps, print_table, rich_table, seconds
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "bars",
     "cards",
     "columns",
+    "contours",
     "curves",
     "details",
     "document",

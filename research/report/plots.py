@@ -29,13 +29,15 @@ def curves(
     log_y: bool = False,
     levels: Mapping[str, float] | None = None,
     bands: Series | None = None,
+    marks: Series | None = None,
     size: tuple[float, float] = (6.4, 3.4),
 ) -> Figure:
     """Lines through (x, y) points, one per name, with dashed horizontal `levels` to compare them against.
 
-    bands: (low, high) at the x of the series of that name, drawn as a shade around it.
+    bands: (low, high) at the x of the series of that name, drawn as a shade around it. marks: points in the colour of
+    the series of that name, such as what a line was fitted to.
 
-    Raises ValueError when there is no series, one has unequally many x and y, or a band fits no series.
+    Raises ValueError when there is no series, one has unequally many x and y, or a band or marks fit no series.
     """
     if not series:
         raise ValueError("a figure of curves needs at least one series; got none")
@@ -50,6 +52,10 @@ def curves(
             raise ValueError(f"band {name!r} has {len(low)} and {len(high)} values; the series are {list(series)}")
         colour = _colour(list(series).index(name))
         axes.fill_between(series[name][0], low, high, color=colour, alpha=0.15, linewidth=0)
+    for name, (x, y) in (marks or {}).items():
+        if name not in series:
+            raise ValueError(f"marks {name!r} belong to no series; the series are {list(series)}")
+        axes.scatter(x, y, color=_colour(list(series).index(name)), s=14)
     for index, (name, value) in enumerate((levels or {}).items()):
         axes.axhline(value, label=name, color=_colour(len(series) + index), linewidth=1.3, linestyle=(0, (5, 3)))
     if log_x:
@@ -119,6 +125,40 @@ def points(
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # what is placed stays where it is
     _name(axes, [point for named in groups.values() for point in named])
+    return figure
+
+
+def contours(
+    x: Sequence[float],
+    y: Sequence[float],
+    z: np.ndarray,
+    *,
+    x_label: str,
+    y_label: str,
+    lines: Series | None = None,
+    marks: Series | None = None,
+    size: tuple[float, float] = (6.4, 4.2),
+) -> Figure:
+    """Lines of equal z [y, x] over two logarithmic axes, numbered, under named lines and points.
+
+    Raises ValueError when z has other rows than y or other columns than x.
+    """
+    if np.shape(z) != (len(y), len(x)):
+        raise ValueError(f"z has shape {np.shape(z)}; expected (y, x) = {(len(y), len(x))}")
+    figure, axes = _figure(size)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    drawn = axes.contour(x, y, z, levels=12, colors=INK, linewidths=0.7)
+    axes.clabel(drawn, fontsize=7)
+    for index, (name, (xs, ys)) in enumerate((lines or {}).items()):
+        axes.plot(xs, ys, label=name, color=_colour(index), linewidth=1.8)
+    for index, (name, (xs, ys)) in enumerate((marks or {}).items()):
+        axes.scatter(xs, ys, label=name, color=_colour(len(lines or {}) + index), s=14)
+    axes.set_xlim(min(x), max(x))
+    axes.set_ylim(min(y), max(y))
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    _legend(axes)
     return figure
 
 
