@@ -44,9 +44,25 @@ def command(level: str, size: int) -> list[str]:
     found = shutil.which("bwrap")
     if found is None:
         raise FileNotFoundError("bubblewrap (bwrap) is not installed")
-    own = {_PYTHON: _PYTHON, f"{_HERE}/inside": f"{_HERE}/inside"}
-    binds = [word for path, source in {**standard_library(), **own}.items() for word in ("--ro-bind", source, path)]
+    paths = {**standard_library(), **{own: own for own in (_PYTHON, f"{_HERE}/inside")}}
+    binds = [word for path, source in paths.items() for word in ("--ro-bind", source, path)]
+    # Folders above them, which bubblewrap would otherwise close to all but root where the machine's are closed.
+    above = sorted({str(folder) for path in paths for folder in Path(path).parents[:-1]})
+    open_ = [word for folder in above for word in ("--perms", "755", "--dir", folder)]
     empty = [word for path in installed_packages() if os.path.isdir(path) for word in ("--tmpfs", path)]
-    shut = ["--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
-    scratch = ["--size", str(size), "--tmpfs", SCRATCH]
-    return [found, *shut, *binds, *empty, "--dev-bind", "/dev/null", "/dev/null", *scratch, *start]
+    # Root needs no user namespace to mount, and becomes nobody in one that `drop` makes, or without.
+    user = ["--unshare-user"] if os.getuid() else ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
+    shut = ["--unshare-ipc", "--unshare-net", "--unshare-pid", "--unshare-uts", "--hostname", "sandbox"]
+    shut += [
+        *user,
+        "--cap-drop",
+        "ALL",
+        "--die-with-parent",
+        "--new-session",
+        "--clearenv",
+        "--dev-bind",
+        "/dev/null",
+        "/dev/null",
+    ]
+    scratch = ["--size", str(size), "--perms", "1777", "--tmpfs", SCRATCH]
+    return [found, *shut, *open_, *binds, *empty, *scratch, *start]

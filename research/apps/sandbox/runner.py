@@ -157,9 +157,11 @@ def run_at(level: str, program: str, limits: Limits, files: Mapping[str, str]) -
                 process.stdin.write(text)  # type: ignore[union-attr]
             printed, reason = _read(process, limits, start + limits.wall)
         finally:
-            # Before it is waited for, so that the group's number is still its own.
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            if level == "namespaces":
+                process.terminate()  # ends its child and waits for it, so that no zombie is left
+            else:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()
             for pipe in (process.stdout, process.stderr):
                 pipe.close()  # type: ignore[union-attr]

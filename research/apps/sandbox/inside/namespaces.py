@@ -29,6 +29,7 @@ def separate() -> None:
     """
     user, group = os.getuid(), os.getgid()
     call("unshare", sum(_NEW.values()) | (_NEW_USER if user else 0))
+    call("sethostname", b"sandbox", 7)
     if user:
         for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
             with open(f"/proc/self/{name}", "w") as file:
@@ -71,8 +72,8 @@ def new_root(visible: Mapping[str, str], hidden: Sequence[str], scratch: str, si
     os.chdir(scratch)
 
 
-def drop() -> None:
-    """Root becomes nobody, in a user namespace of its own; all capabilities go.
+def drop(*, own_user: bool) -> None:
+    """Root becomes nobody, with `own_user` in a user namespace of its own; all capabilities go.
 
     Raises:
       OSError: the kernel or its administrator forbids it.
@@ -81,7 +82,8 @@ def drop() -> None:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
-        call("unshare", _NEW_USER)
+        if own_user:
+            call("unshare", _NEW_USER)
     version = struct.pack("Ii", 0x20080522, 0)
     call("capset", ctypes.create_string_buffer(version), ctypes.create_string_buffer(24))
 

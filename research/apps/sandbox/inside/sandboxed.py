@@ -4,12 +4,13 @@ import builtins
 import json
 import os
 import resource
+import signal
 import sys
 
 from . import landlock, namespaces, seccomp
 from .system import call
 
-_DEATH_SIGNAL, _NO_NEW_PRIVILEGES, _KILL = 1, 38, 9
+_DEATH_SIGNAL, _NO_NEW_PRIVILEGES = 1, 38
 _FILES = 1024  # in the scratch folder
 PROGRAM = "program.py"
 
@@ -40,12 +41,13 @@ def _enter(
     """Goes behind all that the level has; the seccomp filter, which forbids the other steps, comes last."""
     code = seccomp.program(os.uname().machine) if level != "unsafe" else b""
     if level == "namespaces":
-        call("prctl", _DEATH_SIGNAL, _KILL, 0, 0, 0)
+        call("prctl", _DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
         namespaces.separate()
         namespaces.new_root(visible, hidden, scratch, limits["RLIMIT_FSIZE"], _FILES)
         _fork()
-        namespaces.drop()
-        call("prctl", _DEATH_SIGNAL, _KILL, 0, 0, 0)  # dropping takes it off
+    if level != "unsafe":
+        namespaces.drop(own_user=level == "namespaces")
+        call("prctl", _DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)  # dropping takes it off
     os.chdir(scratch)
     for name, text in {**files, PROGRAM: program}.items():
         os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
@@ -64,9 +66,10 @@ def _enter(
 
 
 def _fork() -> None:
-    """Goes on in a child; this process waits for it and ends as it does, with 128 + n for signal n."""
+    """Goes on in a child; this process ends as it does, with 128 + n for signal n. SIGTERM ends both."""
     child = os.fork()
     if child:
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         os._exit(status if status >= 0 else 128 - status)
 
