@@ -50,19 +50,11 @@ def command(level: str, size: int) -> list[str]:
     above = sorted({str(folder) for path in paths for folder in Path(path).parents[:-1]})
     open_ = [word for folder in above for word in ("--perms", "755", "--dir", folder)]
     empty = [word for path in installed_packages() if os.path.isdir(path) for word in ("--tmpfs", path)]
-    # Root needs no user namespace to mount, and becomes nobody in one that `drop` makes, or without.
-    user = ["--unshare-user"] if os.getuid() else ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
-    shut = ["--unshare-ipc", "--unshare-net", "--unshare-pid", "--unshare-uts", "--hostname", "sandbox"]
-    shut += [
-        *user,
-        "--cap-drop",
-        "ALL",
-        "--die-with-parent",
-        "--new-session",
-        "--clearenv",
-        "--dev-bind",
-        "/dev/null",
-        "/dev/null",
-    ]
+    # Root needs no user namespace to mount, and becomes nobody in `drop`.
+    user = "--unshare-user" if os.getuid() else "--cap-add CAP_SETUID --cap-add CAP_SETGID"
+    shut = (
+        "--unshare-ipc --unshare-net --unshare-pid --unshare-uts --hostname sandbox --die-with-parent --new-session "
+        f"--clearenv --cap-drop ALL {user} --dev-bind /dev/null /dev/null"
+    ).split()
     scratch = ["--size", str(size), "--perms", "1777", "--tmpfs", SCRATCH]
     return [found, *shut, *open_, *binds, *empty, *scratch, *start]
