@@ -110,7 +110,7 @@ def read_rankings(path: str | Path, samples: Sequence[Sample]) -> list[Ranking]:
     known, found = {one.id: one for one in samples}, {}
     for number, row in enumerate(read_jsonl(path), start=1):
         try:
-            ranking = _read(row, known)
+            ranking = ranking_of(row, known)
             if ranking is not None and (at := (ranking.id, ranking.labeller)) in found:
                 raise ValueError(f"labeller {at[1]!r} ranks prompt {at[0]!r} a second time")
         except ValueError as error:
@@ -120,7 +120,8 @@ def read_rankings(path: str | Path, samples: Sequence[Sample]) -> list[Ranking]:
     return list(found.values())
 
 
-def _read(row: Mapping[str, Any], known: Mapping[str, Sample]) -> Ranking | None:
+def ranking_of(row: Mapping[str, Any], known: Mapping[str, Sample]) -> Ranking | None:
+    """The ranking on a line of a form; None where nothing is ranked yet. Raises ValueError as `read_rankings`."""
     if absent := {"id", "labeller", "ranks"} - set(row):
         raise ValueError(f"expected id, labeller and ranks; {sorted(absent)} missing in {sorted(row)}")
     name, ranks = row["id"], row["ranks"]

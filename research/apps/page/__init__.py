@@ -1,0 +1,5 @@
+"""A page to look at: play with a model, rank completions, ask documents, follow agents and runs; no outside address."""
+
+from .routes import Services, routes
+
+__all__ = ["Services", "routes"]
