@@ -40,8 +40,8 @@ class Difficulty:
     """What problems are drawn: how many steps, between which numbers, up to which result.
 
     Attributes:
-      steps, numbers: smallest and largest, both possible. most: no value on the way is larger.
-      distractors: at this rate a sentence about other things stands between two others.
+      steps, numbers: smallest and largest, both possible; without a step a number only has to be found. most: no value
+        on the way is larger. distractors: at this rate a sentence about other things stands behind another.
     """
 
     steps: tuple[int, int]
@@ -51,9 +51,9 @@ class Difficulty:
 
     def __post_init__(self) -> None:
         (fewest, longest), (low, high) = self.steps, self.numbers
-        if not 1 <= fewest <= longest <= len(NAMES) - 2 or not 1 <= low <= high or self.most < 2 * high:
+        if not 0 <= fewest <= longest <= len(NAMES) - 2 or not 1 <= low <= high or self.most < 2 * high:
             raise ValueError(
-                f"steps from 1 to {len(NAMES) - 2}, numbers from 1 and twice the largest of them in `most` are "
+                f"steps from 0 to {len(NAMES) - 2}, numbers from 1 and twice the largest of them in `most` are "
                 f"needed, given {self}"
             )
 
@@ -130,13 +130,19 @@ def _told(
     if story == "people":
         variables = [person.lower() for person in people[: len(steps) + 1]]
         asked = f"How many {things} does {people[len(steps)]} have?"
-    sentences, thoughts, lines, value = [opening], [], [f"{variables[0]} = {start}"], start
-    for i, (kind, k) in enumerate(steps):
+    sentences: list[str] = []
+
+    def tell(sentence: str) -> None:
+        sentences.append(sentence)
         if generator.random() < difficulty.distractors:
             sentences.append(f"{people[-1]} has {_between(generator, *difficulty.numbers)} {others}.")
+
+    tell(opening)
+    thoughts, lines, value = [], [f"{variables[0]} = {start}"], start
+    for i, (kind, k) in enumerate(steps):
         words = {"name": people[i] if story == "people" else name, "next": people[i + 1], "other": people[-2]}
         words |= {"things": things, "times": _TIMES.get(k, ""), "grows": _GROWS.get(k, "")}
-        sentences.append(_pick(generator, told[kind]).format(k=k, **words))
+        tell(_pick(generator, told[kind]).format(k=k, **words))
         lines.append(f"{variables[i + 1]} = {variables[i]} {kind} {k}")
         before, value = value, _after(value, kind, k)
         thoughts.append(f"{before} {kind} {k} = {value}.")

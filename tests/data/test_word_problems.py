@@ -75,16 +75,16 @@ def test_no_held_out_chain_is_in_training():
 
 
 def test_distractors_are_about_other_things_and_change_nothing():
-    distracting = Difficulty((2, 4), (1, 20), 99, distractors=1.0)
+    distracting = Difficulty((0, 4), (1, 20), 99, distractors=1.0)
     for index in range(50):
         problem = word_problem(0, index, distracting)
         sentences = problem.question.split(". ")
-        assert len(sentences) == 2 * len(problem.chain)
-        others = {sentence.split()[-1] for sentence in sentences[1:-1:2]}
+        assert len(sentences) == 2 * len(problem.chain) + 1
+        others = {sentence.split()[-1] for sentence in sentences[1::2]}
         assert len(others) == 1 and others.pop() not in sentences[-1]
 
 
-@pytest.mark.parametrize("steps, numbers, most", [((0, 2), (1, 9), 99), ((1, 11), (1, 9), 99), ((1, 2), (9, 50), 99)])
+@pytest.mark.parametrize("steps, numbers, most", [((-1, 2), (1, 9), 99), ((1, 11), (1, 9), 99), ((1, 2), (9, 50), 99)])
 def test_difficulties_that_cannot_be_drawn_are_refused(steps, numbers, most):
-    with pytest.raises(ValueError, match=r"steps from 1 to 10, .* given Difficulty"):
+    with pytest.raises(ValueError, match=r"steps from 0 to 10, .* given Difficulty"):
         Difficulty(steps, numbers, most)
