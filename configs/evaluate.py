@@ -33,6 +33,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "batch_size": 4 if arg else 16,
             "portion": 4 if arg else 64,  # questions that are asked, and stored, together
             "samples": 1000,  # of the bootstrap
+            "sandbox": "bubblewrap",  # the least isolation that programs are run in, where a task asks for them
             "data": "",  # empty: LIFECYCLE_DATA, else ../shared/data
         }
     )

@@ -26,12 +26,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from experiments import command
 from experiments.cells import data_folder
 from experiments.loading import load
+from research.apps import sandbox
 from research.apps.prompting import Outcome, Task, shots
 from research.core import compilation, tree
 from research.core.names import meant
 from research.decoding import Sampling
 from research.evaluation import ask, benchmarks
 from research.evaluation.ask import Asked
+from research.evaluation.benchmarks import humaneval
 from research.evaluation.benchmarks.own_files import read_task
 from research.evaluation.journal import Journal
 from research.evaluation.judge import Address
@@ -132,18 +134,21 @@ def read_tasks(config: Mapping[str, Any], data: Path) -> list[Task]:
     """The tasks with the questions that are asked.
 
     Raises:
-      ValueError: an unknown task, a file of yours without a template, or a task whose answers are programs.
+      ValueError: an unknown task, a file of yours without a template, or an unknown level of the sandbox.
+      NoSandboxError: a task whose answers are programs, on a machine that gives no such sandbox.
     """
     tasks = [task for given in config["tasks"] for task in _loaded(given, data)]
     if not tasks or not config["shots"]:
         raise ValueError("nothing to ask: name at least one task and one number of shots")
     for task in tasks:
-        if any(metric.startswith("pass@") for metric in task.metrics):
-            raise ValueError(
-                f"{task.name} runs programs that a model wrote, which needs the sandbox of the retrieval and PAL "
-                "applications; without it there is no pass@k"
-            )
+        if writes_programs(task):
+            sandbox.require(config["sandbox"])
     return [replace(task, items=drawn(task, config["limit"], config["seed"])) for task in tasks]
+
+
+def writes_programs(task: Task) -> bool:
+    """Whether the answers are programs, which are right if they run."""
+    return any(metric.startswith("pass@") for metric in task.metrics)
 
 
 def _loaded(given: str | Mapping[str, Any], data: Path) -> Sequence[Task]:
@@ -189,7 +194,7 @@ def plan(
     return cells
 
 
-def run_cell(model: Local | Served, name: str, cell: Cell, portion: int, console: Console) -> Result:
+def run_cell(model: Local | Served, name: str, cell: Cell, config: Mapping[str, Any], console: Console) -> Result:
     """Asks what the cell's file does not hold yet."""
     journal = Journal(cell.path, cell.settings)
     task, items = cell.task, cell.task.items
@@ -198,8 +203,10 @@ def run_cell(model: Local | Served, name: str, cell: Cell, portion: int, console
     put = model.choose if items[0].choices else model.write
     title = f"{name} {task.name} {cell.k}"
     with Steps(title, len(items), unit="questions", already=len(items) - len(left), console=console) as bar:
-        for some in ask.portions(left, portion):
+        for some in ask.portions(left, config["portion"]):
             outcomes = put(task, some)
+            if writes_programs(task):
+                outcomes = humaneval.run_programs(task, outcomes, partial(humaneval.passes, level=config["sandbox"]))
             journal.add(row(one, cell.prompts[place[one.item.id]], o) for one, o in zip(some, outcomes, strict=True))
             bar.advance(len(some))
     rows = [journal.rows[item.id] for item in items]
@@ -273,7 +280,7 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     for given in models:
         model = Served(given, config) if "url" in given else Local(given, config)
         cells = plan(model, given["name"], tasks, config, workdir, console)
-        results += [run_cell(model, given["name"], cell, config["portion"], console) for cell in cells]
+        results += [run_cell(model, given["name"], cell, config, console) for cell in cells]
     report(results, config, workdir, console)
 
 

@@ -172,14 +172,14 @@ CASES = {
         lambda p: metric("mc2", [], Task("t", TWO.items, (), by="byte")),
         "t: mc2 needs .*by='sum'; the task has 'byte'",
     ),
-    "programs without a sandbox": (
-        lambda p: humaneval.run_programs(CODE, [Outcome("0", None)], None),
-        "code runs programs that a model wrote, which needs a sandbox: it comes with the retrieval and PAL",
+    "unknown sandbox": (
+        lambda p: humaneval.passes("pass", level="namespace"),
+        "unknown level 'namespace', did you mean 'namespaces'",
     ),
     "program of another task": (lambda p: humaneval.run_programs(CODE, [Outcome("9", None)], bool), "no item '9'"),
     "programs that have not been run": (
         lambda p: metric("pass@1", [Outcome("0", "return 1")], CODE),
-        "code: the program of '0' has not been run; pass@1 needs.*sandbox",
+        "code: the program of '0' has not been run; pass@1 needs.*run_programs",
     ),
     "fewer samples than k": (
         lambda p: metric("pass@10", [Outcome("0", "passed")], CODE),

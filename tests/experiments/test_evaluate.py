@@ -14,6 +14,8 @@ from rich.console import Console
 
 from configs.evaluate import get_config
 from experiments.evaluate import drawn, read_tasks, work
+from research.apps.prompting import Outcome
+from research.apps.sandbox import isolation
 from research.data.byte_tokenizer import ByteTokenizer
 from research.evaluation.benchmarks import METRICS, load
 from research.evaluation.paired import paired_bootstrap
@@ -105,6 +107,31 @@ def test_a_killed_run_goes_on(data, models, whole, tmp_path):
         ids = [row["key"] for row in some]
         assert len(ids) == len(set(ids)) == (len(REVIEWS) if "sst2" in name else 8)
     assert file.read_text().startswith(before[: before.rindex("\n", 0, -1)])  # what was there stayed
+
+
+@pytest.mark.skipif(isolation().level == "unsafe", reason=isolation().reason)
+def test_programs_run_in_the_sandbox(models, tmp_path, monkeypatch):
+    """A task whose answers are programs, with what a model might write put in its place."""
+    (tmp_path / "humaneval").mkdir()
+    problem = {"prompt": "def f():", "canonical_solution": " return 1", "test": "def check(f): assert f() == 1"}
+    rows_ = [{"task_id": name, "entry_point": "f", **problem} for name in ("a", "b", "c", "d")]
+    (tmp_path / "humaneval" / "HumanEval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_))
+    texts = {"a": " return 1", "b": " return 2", "c": " exit(0)", "d": " open('/etc/passwd'); return 1"}
+
+    def write(model, params, tokenizer, task, asked, **options):
+        return [Outcome(one.item.id, None, texts[one.item.id]) for one in asked]
+
+    monkeypatch.setattr("experiments.evaluate.ask.write", write)
+    settings = config(tmp_path, models[:1], tasks=("humaneval",), shots=(0,))
+    _, results = evaluated(settings, tmp_path / "run")
+    [stored] = rows(tmp_path / "run" / "answers").values()
+    assert {row["key"]: row["prediction"] for row in stored} == {
+        "a": "passed",
+        "b": "failed",
+        "c": "failed",
+        "d": "failed",
+    }
+    assert results["scores"][0]["metric"] == "pass@1" and results["scores"][0]["mean"] == 0.25
 
 
 def test_started_again_nothing_is_asked(data, models, whole, monkeypatch):

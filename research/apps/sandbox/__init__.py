@@ -5,6 +5,6 @@ machine forbids the namespaces; nothing runs below the level that the caller dem
 """
 
 from .levels import LEVELS
-from .runner import Isolation, Limits, NoSandboxError, Result, isolation, run
+from .runner import Isolation, Limits, NoSandboxError, Result, isolation, require, run
 
-__all__ = ["LEVELS", "Isolation", "Limits", "NoSandboxError", "Result", "isolation", "run"]
+__all__ = ["LEVELS", "Isolation", "Limits", "NoSandboxError", "Result", "isolation", "require", "run"]

@@ -91,6 +91,23 @@ def isolation() -> Isolation:
     return Isolation("unsafe", "; ".join(reasons))
 
 
+def require(level: str) -> str:
+    """The level at which this machine runs programs, which is at least this one.
+
+    Raises:
+      ValueError: an unknown level.
+      NoSandboxError: the machine gives less.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"unknown level {level!r}{meant(level, LEVELS)}; have {list(LEVELS)}")
+    given = isolation()
+    if LEVELS.index(given.level) < LEVELS.index(level):
+        raise NoSandboxError(
+            f"programs are to run at least at level {level!r}; this machine gives {given.level!r} ({given.reason})"
+        )
+    return given.level
+
+
 def run(
     program: str,
     *,
@@ -111,18 +128,12 @@ def run(
       ValueError: an unknown level, or a path that is absolute or leads out of the folder.
       NoSandboxError: the machine gives less than `level`.
     """
-    if level not in LEVELS:
-        raise ValueError(f"unknown level {level!r}{meant(level, LEVELS)}; have {list(LEVELS)}")
+    given = require(level)
     for name in files:
         path = PurePosixPath(name)
         if path.is_absolute() or not path.parts or ".." in path.parts or "\0" in name:
             raise ValueError(f"file {name!r}: expected a relative path inside the working folder")
-    given = isolation()
-    if LEVELS.index(given.level) < LEVELS.index(level):
-        raise NoSandboxError(
-            f"programs are to run at least at level {level!r}; this machine gives {given.level!r} ({given.reason})"
-        )
-    return run_at(given.level, program, limits, files)
+    return run_at(given, program, limits, files)
 
 
 def run_at(level: str, program: str, limits: Limits, files: Mapping[str, str]) -> Result:

@@ -1,19 +1,22 @@
 """HumanEval: programs that complete a signature and docstring, right if the task's tests pass.
 
 See *Evaluating Large Language Models Trained on Code*, Chen et al., https://arxiv.org/abs/2107.03374. Programs that a
-model wrote never run in this process: `run_programs` is handed a sandbox.
+model wrote never run in this process, but in a sandbox.
 """
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from research.apps import sandbox
 from research.apps.prompting import Item, Outcome, Task
 
 from .files import find, read_objects
 
 PASSED, FAILED = "passed", "failed"
-Sandbox = Callable[[str], bool]  # runs a program elsewhere, within limits; true if it ended without an error
+Passes = Callable[[str], bool]
 
 
 def names(root: str | Path) -> list[str]:
@@ -59,22 +62,25 @@ def program(item: Item, completion: str) -> str:
     return f"{info['prompt']}{completion}\n{info['test']}\ncheck({info['entry_point']})\n"
 
 
-def run_programs(task: Task, outcomes: Sequence[Outcome], sandbox: Sandbox | None) -> list[Outcome]:
+def passes(program: str, level: str = "bubblewrap") -> bool:
+    """Whether a program comes to its end in the sandbox, of at least this level."""
+    return sandbox.run(program, level=level).ok
+
+
+def run_programs(task: Task, outcomes: Sequence[Outcome], passes: Passes = passes) -> list[Outcome]:
     """The outcomes (one or several samples per problem, in `text`) with "passed" or "failed" as their prediction.
 
+    passes: runs a program elsewhere, within limits, on several threads.
+
     Raises:
-      ValueError: no sandbox, or an outcome of no problem.
+      ValueError: an outcome of no problem.
+      NoSandboxError: the machine gives no sandbox.
     """
-    if sandbox is None:
-        raise ValueError(
-            f"{task.name} runs programs that a model wrote, which needs a sandbox: it comes with the retrieval and PAL "
-            "applications; pass a callable from a program's text to whether it ended without an error"
-        )
     items = {item.id: item for item in task.items}
     unknown = [outcome.item for outcome in outcomes if outcome.item not in items]
     if unknown:
         raise ValueError(f"{task.name} has no item {unknown[0]!r}, of which there is an outcome")
-    return [
-        replace(outcome, prediction=PASSED if sandbox(program(items[outcome.item], outcome.text)) else FAILED)
-        for outcome in outcomes
-    ]
+    programs = [program(items[outcome.item], outcome.text) for outcome in outcomes]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        judged = list(pool.map(passes, programs))
+    return [replace(o, prediction=PASSED if good else FAILED) for o, good in zip(outcomes, judged, strict=True)]

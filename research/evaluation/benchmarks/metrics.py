@@ -136,7 +136,7 @@ def passed(k: int) -> Metric:
             if outcome.prediction not in (PASSED, FAILED):
                 raise ValueError(
                     f"{task.name}: the program of {outcome.item!r} has not been run; pass@{k} needs the outcomes of "
-                    "run_programs, whose sandbox comes with the retrieval and PAL applications"
+                    "humaneval.run_programs"
                 )
             count[outcome.item].append(outcome.prediction == PASSED)
         return np.array([pass_at_k(len(hits), sum(hits), k) for hits in count.values()])

@@ -1,57 +1,47 @@
-"""HumanEval: its own solutions pass in a process apart, its own example samples score what it says."""
+"""HumanEval in the sandbox: its own solutions pass, its own example samples score what it says."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from research.apps.prompting import Outcome, Task
+from research.apps.sandbox import isolation
 from research.evaluation.benchmarks import METRICS, humaneval, load, scored
 
-
-def process(folder):
-    """Trusted programs of the data set only: a process with a time limit is no sandbox."""
-
-    def run(program):
-        options = {"stdin": subprocess.DEVNULL, "capture_output": True, "cwd": folder, "timeout": 3}
-        try:
-            return subprocess.run([sys.executable, "-I", "-S", "-c", program], **options).returncode == 0
-        except subprocess.TimeoutExpired:
-            return False
-
-    return run
+needs_sandbox = pytest.mark.skipif(isolation().level == "unsafe", reason=isolation().reason)
 
 
-def test_published_solutions_pass_and_nothing_else(data_dir, tmp_path):
+@needs_sandbox
+def test_published_solutions_pass_and_nothing_else(data_dir):
     [task] = load("humaneval", data_dir)
     few = Task(task.name, task.items[:20], task.metrics)
     solved = [Outcome(item.id, None, text=item.answers[0]) for item in few.items]
-    judged = humaneval.run_programs(few, solved, process(tmp_path))
+    judged = humaneval.run_programs(few, solved)
     assert [outcome.prediction for outcome in judged] == ["passed"] * 20
     assert [outcome.text for outcome in judged] == [outcome.text for outcome in solved]
-    empty = humaneval.run_programs(
-        few, [Outcome(item.id, None, text="    pass\n") for item in few.items[:5]], process(tmp_path)
-    )
-    assert {outcome.prediction for outcome in empty} == {"failed"}
+    wrong = ["    pass\n", "    exit(0)\n", "    while True: pass\n", "    return (\n"]
+    outcomes = [Outcome(item.id, None, text=text) for item, text in zip(few.items, wrong, strict=False)]
+    assert {outcome.prediction for outcome in humaneval.run_programs(few, outcomes)} == {"failed"}
 
 
-def test_a_completion_may_begin_with_its_line_break(data_dir, tmp_path):
+@needs_sandbox
+def test_a_completion_may_begin_with_its_line_break(data_dir):
     """Models that read the prompt without its last line break write one."""
     [task] = load("humaneval", data_dir)
     item = task.items[2]
-    [judged] = humaneval.run_programs(task, [Outcome(item.id, None, text="\n" + item.answers[0])], process(tmp_path))
+    [judged] = humaneval.run_programs(task, [Outcome(item.id, None, text="\n" + item.answers[0])])
     assert judged.prediction == "passed"
 
 
-def test_example_samples_score_what_their_authors_say(data_dir, tmp_path):
+@needs_sandbox
+def test_example_samples_score_what_their_authors_say(data_dir):
     """Six samples, three right: pass@1 is 0.4999999999999999 in the repository's own words."""
     folder = data_dir / "humaneval"
     items = humaneval.read_problems(folder / "example_problem.jsonl")
     task = Task("example", items, ("pass@1",))
     lines = (folder / "example_samples.jsonl").read_text().splitlines()
     samples = [Outcome(row["task_id"], None, text=row["completion"]) for row in map(json.loads, lines)]
-    judged = humaneval.run_programs(task, samples, process(tmp_path))
+    judged = humaneval.run_programs(task, samples)
     assert METRICS["pass@1"](task, judged) == 0.4999999999999999
     assert scored(task, judged, samples=10)["pass@1"].mean == 0.4999999999999999
 
