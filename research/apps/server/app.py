@@ -19,6 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from research.apps.page import FILES, Services, routes
 from research.apps.serving import Engine
 from research.core.names import meant
 
@@ -47,12 +48,14 @@ def app(
     key: str | None = None,
     limits: Limits = DEFAULTS,
     embeddings: Embeddings | None = None,
+    page: Services | None = None,
     grace: float = 30.0,
 ) -> Starlette:
     """The server's ASGI application; when it ends, the engine is closed.
 
     Args:
-      key: what clients send as a bearer token; None: anyone may ask. grace: seconds that running requests have then.
+      key: what clients send as a bearer token; None: anyone may ask. page: what the page at / shows; None: no page.
+      grace: seconds that running requests have when it ends.
 
     Raises:
       ValueError: a key that no client can send.
@@ -76,6 +79,7 @@ def app(
             Route("/health", server.health),
             Route("/metrics", server.metrics),
             Route("/openapi.json", server.document),
+            *(routes(engine, page) if page is not None else ()),
         ],
         middleware=[Middleware(Gate, key=key, responses=server.responses)],
         exception_handlers={
@@ -190,7 +194,7 @@ class Gate:
             await send(message)
 
         inner = self.inner
-        if self.key is not None and path not in OPEN and not self._knows(scope):
+        if self.key is not None and path not in (*OPEN, *FILES) and not self._knows(scope):
             message = "the API key is missing or wrong: send it as 'Authorization: Bearer KEY'"
             refusal = Refusal(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
             inner = refusal.response()

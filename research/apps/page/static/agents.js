@@ -33,7 +33,8 @@ const title = (trace) => trace.question ?? trace.task ?? trace.id ?? "a trace";
 function view(trace) {
   const steps = trace.steps ?? [];
   const shown = steps.map((step, i) => el("div", {}, el("h2", {}, `Step ${i + 1} of ${steps.length}`),
-    ...PARTS.filter((part) => step[part]).map((part) => el("div", { className: `step ${part}` }, el("b", {}, part), text(step[part])))));
+    ...PARTS.filter((part) => step[part]).map((part) => el("div", { className: `step ${part}` }, el("b", {}, part), said(step, part))),
+    ...(step.notes ?? []).map((note) => el("small", {}, note))));
   let at = 0;
   const box = el("div", { id: "steps" });
   const move = (by) => {
@@ -50,4 +51,5 @@ function view(trace) {
     el("div", { className: "scroll" }, el("table", {}, ...rest.map(([name, value]) => el("tr", {}, el("th", {}, name), el("td", { className: "said" }, text(value)))))));
 }
 
+const said = (step, part) => (part === "action" && step.argument !== undefined ? `${step.action}[${step.argument}]` : text(step[part]));
 const text = (value) => (typeof value === "string" ? value : JSON.stringify(value));
