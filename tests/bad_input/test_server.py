@@ -4,7 +4,10 @@ import json
 import re
 
 import pytest
+from rich.console import Console
 
+from configs.serve import get_config
+from experiments import serve
 from research.apps.server import Limits, app
 from tests.apps.server.conftest import ask, served
 from tests.apps.server.scripted import Scripted
@@ -116,3 +119,23 @@ def test_a_key_that_cannot_be_sent(key):
 def test_limits_that_let_nothing_in(wrong):
     with pytest.raises(ValueError, match=f"limits \\['{next(iter(wrong))}'\\] are too small"):
         Limits(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "name a model: --config.model=folder"),
+        ({"model": "x", "key_variable": "NOT_SET_ANYWHERE"}, "NOT_SET_ANYWHERE is not set; it is to hold the API key"),
+        ({"model": "x", "limits": {"n": 0}}, "too small"),
+        ({"model": "nowhere/at all", "port": 0}, "nowhere/at all"),
+    ],
+)
+def test_a_command_that_cannot_serve(settings, message, tmp_path):
+    with pytest.raises((ValueError, OSError), match=message):
+        serve.work(get_config().to_dict() | settings, tmp_path, Console(quiet=True))
+
+
+@pytest.mark.parametrize("pairs", [("french",), ("=folder",), ("french=",)])
+def test_adapters_that_are_no_pairs(pairs):
+    with pytest.raises(ValueError, match=r"adapters are pairs name=folder with different names, given \["):
+        serve.adapters(pairs, None, None)
