@@ -20,11 +20,11 @@ _TABLE = "chunks"
 class LanceStore:
     """A `Store` at an address that LanceDB knows: a folder, s3://..., gs://..., az://...
 
-    A search is exact up to `exact_to` chunks and with a filter; above that it goes through an IVF-PQ index, once
+    A search is exact up to `exact_to` chunks and with a filter; above that it goes through an IVF index of bytes, once
     `index` has built one, and reads `refine` times k whole vectors to put its candidates in order.
     """
 
-    def __init__(self, uri: str, *, embedder: str, width: int, exact_to: int = 100_000, refine: int = 20) -> None:
+    def __init__(self, uri: str, *, embedder: str, width: int, exact_to: int = 100_000, refine: int = 5) -> None:
         """Opens a store, or begins one.
 
         Raises:
@@ -33,20 +33,15 @@ class LanceStore:
         try:
             import lancedb
             import pyarrow
+            from lancedb.index import FTS
         except ImportError:
             raise ValueError(f"{uri}: this store needs LanceDB: pip install lifecycle[lancedb]") from None
         self.uri, self.embedder, self.width, self._exact_to, self._refine = uri, embedder, width, exact_to, refine
-        texts = [pyarrow.field(name, pyarrow.string()) for name in ("id", "digest", "passage", *_FIELDS[:2])]
-        self._schema = pyarrow.schema(
-            [
-                *texts,
-                *(pyarrow.field(name, pyarrow.int64()) for name in _FIELDS[2:4]),
-                *(pyarrow.field(name, pyarrow.string()) for name in _FIELDS[4:6]),
-                pyarrow.field("metadata", pyarrow.json_()),
-                pyarrow.field("vector", pyarrow.list_(pyarrow.float32(), width)),
-            ],
-            {"embedder": embedder, "width": str(width)},
-        )
+        text, number = pyarrow.string(), pyarrow.int64()
+        kinds = dict.fromkeys(("id", "digest", "passage", "text", "source", "title", "heading"), text)
+        kinds |= {"start": number, "end": number, "metadata": pyarrow.json_()}
+        kinds |= {"vector": pyarrow.list_(pyarrow.float32(), width)}
+        self._schema = pyarrow.schema(kinds, {"embedder": embedder, "width": str(width)})
         self._arrow = pyarrow
         with self._use():
             db = lancedb.connect(uri, read_consistency_interval=timedelta(0))
@@ -55,7 +50,7 @@ class LanceStore:
             else:
                 self._table = db.create_table(_TABLE, schema=self._schema)
             if not self._table.list_indices():
-                self._table.create_fts_index("passage")
+                self._table.create_index("passage", config=FTS())
             has = {key.decode(): value.decode() for key, value in (self._table.schema.metadata or {}).items()}
         checked.made_by(uri, has.get("embedder", ""), int(has.get("width", 0)), embedder, width)
 
@@ -112,9 +107,11 @@ class LanceStore:
 
     def index(self) -> None:
         """See `Store.index`: brings the indices up to date and drops versions that are a day old."""
+        from lancedb.index import IvfSq
+
         with self._use():
             if len(self) > self._exact_to and not any(i.columns == ["vector"] for i in self._table.list_indices()):
-                self._table.create_index("dot", vector_column_name="vector")
+                self._table.create_index("vector", config=IvfSq(distance_type="dot"))
             self._table.optimize(cleanup_older_than=timedelta(days=1))
 
     def __len__(self) -> int:

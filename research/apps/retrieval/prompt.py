@@ -1,12 +1,11 @@
 """Questions with numbered passages in front of them, and the citations of answers to such."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from research.apps.protocol import LanguageModel, Message, Options, Prompt
 
-from .retriever import Retriever
 from .store import Hit, Where
 
 NOT_FOUND = "not in the documents"
@@ -14,6 +13,10 @@ INSTRUCTION = (
     "Answer the question from the numbered passages alone. After each statement name the passages that support it, "
     f'such as [1] or [2, 3]. If they do not hold the answer, write "{NOT_FOUND}".'
 )
+
+Retrieve = Callable[[str, int, Where | None], Sequence[Hit]]
+"""(question, k, filter) -> the best chunks, such as a `Retriever` finds."""
+
 _CITED = re.compile(r"\[(\d+(?:\s*,\s*\d+)*)\]")
 
 
@@ -77,7 +80,7 @@ def assemble(
 
 def answer(
     question: str,
-    retriever: Retriever,
+    retrieve: Retrieve,
     model: LanguageModel,
     options: Options,
     *,
@@ -86,7 +89,7 @@ def answer(
     chat: bool = False,
 ) -> Answer:
     """Retrieves, asks and reads the citations; where nothing is close (`Retriever.least`), nobody is asked."""
-    hits = retriever(question, k, where)
+    hits = retrieve(question, k, where)
     if not hits:
         return Answer(NOT_FOUND)
     made = assemble(question, hits, model, answer_tokens=options.max_new_tokens, chat=chat)

@@ -4,6 +4,7 @@ import json
 import secrets
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,12 +63,9 @@ class SQLiteStore:
         self._all: tuple[str, np.ndarray, np.ndarray] | None = None
         self._index = VectorIndex(self.path)
         self._db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        try:
-            with self._use() as db:
-                self._open(db)
-        except ValueError:
-            self._db.close()
-            raise
+        weakref.finalize(self, self._db.close)
+        with self._use() as db:
+            self._open(db)
 
     def _open(self, db: sqlite3.Connection) -> None:
         application = db.execute("PRAGMA application_id").fetchone()[0]

@@ -7,14 +7,14 @@ from research.apps.retrieval.chunks import WAYS, Chunker
 from research.apps.retrieval.document import Document, Heading
 
 TEXT = (
-    "Dr. Smith came at 3.5 p.m. from e.g. London. He left! \"Why?\" she asked.\n\nA new paragraph without an end\n\n"
+    'Dr. Smith came at 3.5 p.m. from e.g. London. He left! "Why?" she asked.\n\nA new paragraph without an end\n\n'
     "Then more. (It ends.)"
 )
 
 
 def random_document(seed):
     rng = np.random.default_rng(seed)
-    letters = list("abcdefg éß漢") + ["\n", "\n\n", ". ", "! A", "  "]
+    letters = [*"abcdefg éß漢", "\n", "\n\n", ". ", "! A", "  "]
     text = "".join(rng.choice(letters, size=rng.integers(1, 900)))
     starts = sorted(set(rng.integers(0, len(text), 4).tolist()))
     return Document("s", text, "t", tuple(Heading(s, int(rng.integers(1, 4)), f"h{s}") for s in starts), {"n": seed})
