@@ -80,8 +80,8 @@ class LanguageModel(Protocol):
     name: str
     window: int | None
 
-    def count(self, prompt: Prompt) -> int:
-        """The tokens of a prompt as the model reads it."""
+    def count(self, prompt: Prompt, tools: Sequence[Mapping[str, Any]] = ()) -> int:
+        """The tokens of a prompt as the model reads it, with the tools that it is offered."""
         ...
 
     def write(self, prompts: Sequence[Prompt], options: Options = DEFAULTS) -> list[Reply]:

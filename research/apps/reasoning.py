@@ -73,8 +73,11 @@ def few_shot(
     See *Chain-of-Thought Prompting Elicits Reasoning in Large Language Models*, Wei et al.,
     https://arxiv.org/abs/2201.11903. Examples that the window does not hold are left out, see `prompting.build`.
     """
-    fit = {} if model.window is None else {"count": model.count, "window": model.window}
-    prompts = [build(task, item, choose(task, item, k, seed=seed, how=how), **fit).text for item in items]
+    count = None if model.window is None else model.count
+    shots = [choose(task, item, k, seed=seed, how=how) for item in items]
+    prompts = [
+        build(task, item, some, count=count, window=model.window).text for item, some in zip(items, shots, strict=True)
+    ]
     replies = model.write(prompts, Options(task.max_new_tokens, stop=task.stop))
     return [
         Chain(prompt, reply.text, extract(task.extract, reply.text))

@@ -105,8 +105,10 @@ class RemoteModel:
         self.name, self.window, self._address, self._workers = name, window, address, workers
         self._count = count_tokens or (lambda text: len(text.encode()))
 
-    def count(self, prompt: Prompt) -> int:
-        return self._count(prompt if isinstance(prompt, str) else json.dumps(list(prompt), ensure_ascii=False))
+    def count(self, prompt: Prompt, tools: Sequence[Mapping[str, Any]] = ()) -> int:
+        if isinstance(prompt, str):
+            return self._count(prompt)
+        return self._count(json.dumps([*prompt, *tools], ensure_ascii=False))
 
     def write(self, prompts: Sequence[Prompt], options: Options = DEFAULTS) -> list[Reply]:
         replies = []
@@ -135,10 +137,9 @@ class RemoteModel:
         return self._pieces(response, path)
 
     def _request(self, prompt: Prompt, options: Options, place: int) -> tuple[str, dict[str, Any]]:
-        if self.window is not None and self.count(prompt) >= self.window:
-            raise ValueError(
-                f"{self.name}: a prompt of {self.count(prompt)} tokens leaves no room in a window of {self.window}"
-            )
+        tokens = self.count(prompt, options.tools)
+        if self.window is not None and tokens >= self.window:
+            raise ValueError(f"{self.name}: a prompt of {tokens} tokens leaves no room in a window of {self.window}")
         body: dict[str, Any] = {"model": self.name, "max_tokens": options.max_new_tokens}
         body["temperature"] = options.temperature
         if options.temperature > 0:  # a server draws the same for the same seed: each place has its own

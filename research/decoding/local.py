@@ -72,8 +72,8 @@ class LocalModel:
         taken = len(virtual_ids(params)) + prefix_length(params)
         self.window = None if limit is None else limit - taken
 
-    def count(self, prompt: Prompt) -> int:
-        return len(self._ids(prompt, ()))
+    def count(self, prompt: Prompt, tools: Sequence[Mapping[str, Any]] = ()) -> int:
+        return len(self._ids(prompt, tools))
 
     def write(self, prompts: Sequence[Prompt], options: Options = DEFAULTS) -> list[Reply]:
         ids = [self._ids(prompt, options.tools) for prompt in prompts]
