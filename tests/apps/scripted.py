@@ -18,7 +18,7 @@ class Scripted:
         said = None if callable(answers) else iter(answers)
         self._rule = answers if said is None else lambda prompt: next(said)
 
-    def count(self, prompt) -> int:
+    def count(self, prompt, tools=()) -> int:
         return len(prompt if isinstance(prompt, str) else "".join(f"{message}" for message in prompt))
 
     def write(self, prompts, options=DEFAULTS) -> list[Reply]:
