@@ -26,9 +26,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # The same steps, rows and lengths for all forms, so that all read as many tokens.
     training = {"steps": 4, "batch_size": 2, "length": 384} if tiny else {"steps": 1000, "batch_size": 4, "length": 256}
     training |= {"optimizer": "muon", "learning_rate": 3e-3}
-    calculating = {"steps": (1, 5), "numbers": (1, 20), "most": 99, "distractors": 0.2}
-    # A sixth of the lessons only finds a number, of up to four digits; no calculation has numbers above 99.
-    finding = {"steps": (0, 0), "numbers": (1, 9999), "most": 19_998, "distractors": 0.6}
+    learned = {"steps": (1, 5), "numbers": (1, 199), "most": 399, "distractors": 0.2}
     return ConfigDict(
         {
             "worlds": (arg,) if arg in WORLDS else WORLDS,
@@ -39,11 +37,11 @@ def get_config(arg: str = "") -> ConfigDict:
                 "tokenizer": {"texts": 200 if tiny else 2000, "vocab_size": 480 if tiny else 600},
                 "model": model,
                 "training": training,
-                "learn": (finding, *[calculating] * 5),
+                "learn": learned,
                 "tests": {
-                    "as trained": calculating,
-                    "more steps": {**calculating, "steps": (6, 8)},
-                    "larger numbers": {**calculating, "numbers": (100, 999), "most": 9999},
+                    "as trained": learned,
+                    "more steps": {**learned, "steps": (6, 8)},
+                    "larger numbers": {**learned, "numbers": (200, 999), "most": 9999},
                 },
                 "questions": 4 if tiny else 200,
                 "votes": {

@@ -24,10 +24,9 @@ PROBLEM_FORMS: dict[str, Callable[[Problem], Lesson]] = {
 }
 
 
-def problem_lessons(form: str, difficulties: Sequence[Difficulty], seed: int) -> Iterator[Lesson]:
-    """Lessons without end of each difficulty in turn, none of a held-out problem."""
-    for index in count():
-        yield PROBLEM_FORMS[form](word_problem(seed, index, difficulties[index % len(difficulties)]))
+def problem_lessons(form: str, difficulty: Difficulty, seed: int) -> Iterator[Lesson]:
+    """Lessons without end, none of a held-out problem."""
+    return (PROBLEM_FORMS[form](word_problem(seed, index, difficulty)) for index in count())
 
 
 def answers(

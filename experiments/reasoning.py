@@ -41,7 +41,7 @@ _ASKED = 1000  # the seed of the problems that are asked, the same of every mode
 
 def solve(settings: Mapping[str, Any], form: str, seed: int) -> dict[str, Any]:
     """Teaches one form of answering word problems; its right answers by test, and by the steps of the problem."""
-    learn = [Difficulty(**given) for given in settings["learn"]]
+    learn = Difficulty(**settings["learn"])
     every = chain.from_iterable(zip(*(problem_lessons(one, learn, 0) for one in settings["forms"]), strict=True))
     tokenizer = trained_tokenizer(every, settings["tokenizer"])
     model = small_model(settings["model"], tokenizer)

@@ -40,8 +40,8 @@ class Difficulty:
     """What problems are drawn: how many steps, between which numbers, up to which result.
 
     Attributes:
-      steps, numbers: smallest and largest, both possible; without a step a number only has to be found. most: no value
-        on the way is larger. distractors: at this rate a sentence about other things stands behind another.
+      steps, numbers: smallest and largest, both possible; small numbers are likelier, their logarithm is uniform.
+      most: no value on the way is larger. distractors: the rate of sentences about other things behind the others.
     """
 
     steps: tuple[int, int]
@@ -51,9 +51,9 @@ class Difficulty:
 
     def __post_init__(self) -> None:
         (fewest, longest), (low, high) = self.steps, self.numbers
-        if not 0 <= fewest <= longest <= len(NAMES) - 2 or not 1 <= low <= high or self.most < 2 * high:
+        if not 1 <= fewest <= longest <= len(NAMES) - 2 or not 1 <= low <= high or self.most < 2 * high:
             raise ValueError(
-                f"steps from 0 to {len(NAMES) - 2}, numbers from 1 and twice the largest of them in `most` are "
+                f"steps from 1 to {len(NAMES) - 2}, numbers from 1 and twice the largest of them in `most` are "
                 f"needed, given {self}"
             )
 
@@ -89,13 +89,17 @@ def _between(generator: np.random.Generator, low: int, high: int) -> int:
     return int(generator.integers(low, high + 1))
 
 
+def _number(generator: np.random.Generator, low: int, high: int) -> int:
+    return min(high, int(np.exp(generator.uniform(np.log(low), np.log(high + 1)))))
+
+
 def _pick(generator: np.random.Generator, options: Sequence[str]) -> str:
     return options[int(generator.integers(len(options)))]
 
 
 def _draw(generator: np.random.Generator, difficulty: Difficulty) -> tuple[int, list[tuple[str, int]]]:
     low, high = difficulty.numbers
-    value = start = _between(generator, low, high)
+    value = start = _number(generator, low, high)
     steps: list[tuple[str, int]] = []
     for _ in range(_between(generator, *difficulty.steps)):
         room, factor = difficulty.most - value, _between(generator, 2, 3)
@@ -106,7 +110,7 @@ def _draw(generator: np.random.Generator, difficulty: Difficulty) -> tuple[int, 
         ]
         kind = _pick(generator, possible)
         most = {"+": min(high, room), "-": min(high, value - 1)}
-        k = factor if kind == "*" else _between(generator, low, most[kind])
+        k = factor if kind == "*" else _number(generator, low, most[kind])
         steps.append((kind, k))
         value = _after(value, kind, k)
     return start, steps
@@ -135,7 +139,7 @@ def _told(
     def tell(sentence: str) -> None:
         sentences.append(sentence)
         if generator.random() < difficulty.distractors:
-            sentences.append(f"{people[-1]} has {_between(generator, *difficulty.numbers)} {others}.")
+            sentences.append(f"{people[-1]} has {_number(generator, *difficulty.numbers)} {others}.")
 
     tell(opening)
     thoughts, lines, value = [], [f"{variables[0]} = {start}"], start

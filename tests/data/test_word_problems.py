@@ -63,6 +63,11 @@ def test_problems_are_a_function_of_seed_and_index():
     assert made(0) == made(0) and len({p.question for p in made(0) + made(1)}) == 100
 
 
+def test_numbers_of_all_lengths_are_about_as_frequent():
+    starts = [word_problem(0, index, Difficulty((1, 1), (1, 999), 9999)).chain[0] for index in range(600)]
+    assert all(0.25 < sum(len(str(n)) == digits for n in starts) / 600 < 0.42 for digits in (1, 2, 3))
+
+
 def test_no_held_out_chain_is_in_training():
     held = {word_problem(seed, index, EASY, held_out=True).chain for seed in range(2) for index in range(300)}
     learned = {word_problem(seed, index, EASY).chain for seed in range(2) for index in range(3000)}
@@ -75,7 +80,7 @@ def test_no_held_out_chain_is_in_training():
 
 
 def test_distractors_are_about_other_things_and_change_nothing():
-    distracting = Difficulty((0, 4), (1, 20), 99, distractors=1.0)
+    distracting = Difficulty((1, 4), (1, 20), 99, distractors=1.0)
     for index in range(50):
         problem = word_problem(0, index, distracting)
         sentences = problem.question.split(". ")
@@ -84,7 +89,7 @@ def test_distractors_are_about_other_things_and_change_nothing():
         assert len(others) == 1 and others.pop() not in sentences[-1]
 
 
-@pytest.mark.parametrize("steps, numbers, most", [((-1, 2), (1, 9), 99), ((1, 11), (1, 9), 99), ((1, 2), (9, 50), 99)])
+@pytest.mark.parametrize("steps, numbers, most", [((0, 2), (1, 9), 99), ((1, 11), (1, 9), 99), ((1, 2), (9, 50), 99)])
 def test_difficulties_that_cannot_be_drawn_are_refused(steps, numbers, most):
-    with pytest.raises(ValueError, match=r"steps from 0 to 10, .* given Difficulty"):
+    with pytest.raises(ValueError, match=r"steps from 1 to 10, .* given Difficulty"):
         Difficulty(steps, numbers, most)
