@@ -1,6 +1,6 @@
 """Which points scaling laws are fitted to: the published ones behind Chinchilla, or a sweep of our own.
 
-    python -m experiments.fit_scaling_laws --config=configs/fit_scaling_laws.py                                # a minute
+    python -m experiments.fit_scaling_laws --config=configs/fit_scaling_laws.py                               # a minute
     python -m experiments.fit_scaling_laws --config=configs/fit_scaling_laws.py:sweep --workdir=runs/scaling/laws
 
 The published points were read off figure 4 of Hoffmann et al. by *Chinchilla Scaling: A replication attempt*, Besiroglu

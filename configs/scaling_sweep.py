@@ -1,6 +1,6 @@
 """Sizes x tokens and IsoFLOP budgets of small decoders on the standard library's source and documentation.
 
-    python -m experiments.scaling_sweep --config=configs/scaling_sweep.py                 # at most two hours of one core
+    python -m experiments.scaling_sweep --config=configs/scaling_sweep.py                # at most two hours of one core
     python -m experiments.scaling_sweep --config=configs/scaling_sweep.py:tiny --workdir=/tmp/scaling       # a minute
     python -m experiments.scaling_sweep --config=configs/scaling_sweep.py:gpu --workdir=runs/scaling_gpu
 

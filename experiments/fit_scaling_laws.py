@@ -11,6 +11,7 @@ import csv
 import json
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,23 +88,17 @@ def read(config: Mapping[str, Any]) -> tuple[Points, str]:
 def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     """Fits everything, prints the tables, draws the figures and writes laws.json."""
     points, origin = read(config)
-    samples, seed, budgets, tolerance = (config[name] for name in ("samples", "seed", "budgets", "tolerance"))
+    console.print(origin, soft_wrap=True)
     fit = laws.parametric(points)
     # A draw is near the whole, so its fit goes from there.
-    draws = laws.bootstrap(points, lambda p: laws.parametric(p, starts=[fit.law]).law, samples=samples, seed=seed)
-    first = frontier.envelope(points)
-    second, parabolas = frontier.isoflop(points, budgets, tolerance=tolerance)
+    draws = drawn(points, lambda p: laws.parametric(p, starts=[fit.law]).law, config)
+    isoflop = partial(frontier.isoflop, budgets=config["budgets"], tolerance=config["tolerance"])
+    first, (second, parabolas) = frontier.envelope(points), isoflop(points)
     by = {
-        "1 envelope": (first, laws.bootstrap(points, frontier.envelope, samples=samples, seed=seed)),
-        "2 IsoFLOP": (
-            second,
-            laws.bootstrap(
-                points, lambda p: frontier.isoflop(p, budgets, tolerance=tolerance)[0], samples=samples, seed=seed
-            ),
-        ),
+        "1 envelope": (first, drawn(points, frontier.envelope, config)),
+        "2 IsoFLOP": (second, drawn(points, lambda p: isoflop(p)[0], config)),
         "3 parametric": (fit.law, draws),
     }
-    console.print(origin, soft_wrap=True)
     print_table("Coefficients", *coefficients(points, fit, draws, config["compare"]), console=console)
     print_table("At the optimum", *allocations(by, config["optimal_for"]), console=console)
     power, both = kaplan.limits(points), kaplan.joint(points)
@@ -126,6 +121,11 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
         "kaplan": {name: vars(law) for name, law in power.items()},
     }
     (workdir / "laws.json").write_text(json.dumps(told) + "\n", encoding="utf-8")
+
+
+def drawn(points: Points, estimate: laws.Estimate, config: Mapping[str, Any]) -> list[Any]:
+    """Bootstrapped estimates."""
+    return laws.bootstrap(points, estimate, samples=config["samples"], seed=config["seed"])
 
 
 Table = tuple[list[str], list[list[str]]]
@@ -192,7 +192,7 @@ def figures(points: Points, law: Law, first: Frontier, parabolas: list[Parabola]
     c_label, n_label, loss = "C, FLOPs", "N, parameters", "loss, nats per token"
     return {
         "isoflop": curves(lines, x_label=n_label, y_label=loss, log_x=True, marks=marks, size=(7.2, 4.0)),
-        "envelope": curves(best | runs, x_label=c_label, y_label=loss, log_x=True, log_y=True, size=(7.2, 4.0)),
+        "envelope": curves(best | runs, x_label=c_label, y_label=loss, log_x=True, size=(7.2, 4.0)),
         "contour": contours(
             c, n, z, x_label=c_label, y_label=n_label,
             lines={"optimal N": (c, law.optimal(c).parameters)},

@@ -29,6 +29,29 @@ CARDS: Mapping[str, float] = {
     "tpu-v6e": 32,
 }
 
+# Dense products a second in bfloat16 (float16 where a card has none), 10¹² FLOPs, from the makers' data sheets.
+TERAFLOPS: Mapping[str, float] = {
+    "t4": 65,
+    "v100-16": 125,
+    "v100-32": 125,
+    "rtx3090": 71,
+    "rtx4090": 165,
+    "rtx5090": 210,
+    "l4": 121,
+    "a10": 125,
+    "l40s": 362,
+    "a100-40": 312,
+    "a100-80": 312,
+    "h100": 989,
+    "h200": 989,
+    "b200": 2250,
+    "mi300x": 1307,
+    "tpu-v4": 275,
+    "tpu-v5e": 197,
+    "tpu-v5p": 459,
+    "tpu-v6e": 918,
+}
+
 # JAX takes this share of a GPU's memory unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise, and all of a TPU's.
 GPU_SHARE = 0.75
 
@@ -41,13 +64,29 @@ def card_bytes(name: str, share: float | None = None) -> int:
     Raises:
       ValueError: an unknown card, with the nearest one, or a share that is none.
     """
-    if name not in CARDS:
-        raise ValueError(f"unknown card {name!r}{meant(name, CARDS)}; have {list(CARDS)}")
+    _require_card(name)
     if share is None:
         share = 1.0 if name.startswith("tpu") else GPU_SHARE
     if not 0 < share <= 1:
         raise ValueError(f"the share of a card's memory is above 0 and at most 1; given {share}")
     return int(CARDS[name] * 1e9 * share)
+
+
+def card_flops(name: str, utilization: float) -> float:
+    """FLOPs a second of a card at that share of its dense peak.
+
+    Raises:
+      ValueError: an unknown card, with the nearest one, or a share that is none.
+    """
+    _require_card(name)
+    if not 0 < utilization <= 1:
+        raise ValueError(f"the share of a card's peak is above 0 and at most 1; given {utilization}")
+    return TERAFLOPS[name] * 1e12 * utilization
+
+
+def _require_card(name: str) -> None:
+    if name not in CARDS:
+        raise ValueError(f"unknown card {name!r}{meant(name, CARDS)}; have {list(CARDS)}")
 
 
 def largest_rows(setting: Setting, limit: int, account: Callable[[Setting], Account] = training) -> int:

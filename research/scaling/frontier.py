@@ -6,11 +6,13 @@ sections 3.1 and 3.2, https://arxiv.org/abs/2203.15556.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
 from research.scaling.laws import FLOPS, Points
+
+Numbers: TypeAlias = Sequence[float] | np.ndarray
 
 # Sizes that differ by less are one size; read off a figure, they are noisy.
 SAME = 0.005
@@ -58,7 +60,7 @@ class Parabola(NamedTuple):
         return c0 + c1 * x + c2 * x * x
 
 
-def through(flops: Sequence[float], parameters: Sequence[float], loss: Sequence[float], what: str) -> Frontier:
+def through(flops: Numbers, parameters: Numbers, loss: Numbers, what: str) -> Frontier:
     """The line through the best sizes.
 
     Raises:
@@ -115,8 +117,8 @@ def isoflop(points: Points, budgets: Sequence[float], *, tolerance: float = 0.1)
         near = points.take(np.abs(points.flops / budget - 1) <= tolerance)
         if len(near) and len(sizes(near)) >= 3 and (fitted := _parabola(budget, near)) is not None:
             found.append(fitted)
-    columns = zip(*((p.flops, p.parameters, p.loss) for p in found), strict=True) if found else ([], [], [])
-    return through(*columns, what="the IsoFLOP fit"), found
+    flops, parameters, loss = ([getattr(one, name) for one in found] for name in ("flops", "parameters", "loss"))
+    return through(flops, parameters, loss, "the IsoFLOP fit"), found
 
 
 def _parabola(budget: float, points: Points) -> Parabola | None:
@@ -128,9 +130,8 @@ def _parabola(budget: float, points: Points) -> Parabola | None:
     lowest = middle - c1 / (2 * c2)
     if not x.min() < lowest < x.max():
         return None
-    uncentred = (c0 - c1 * middle + c2 * middle**2, c1 - 2 * c2 * middle, c2)
-    values = tuple(map(float, uncentred))
-    return Parabola(budget, points, values, float(np.exp(lowest)), float(c0 - c1**2 / (4 * c2)))  # type: ignore[arg-type]
+    uncentred = (float(c0 - c1 * middle + c2 * middle**2), float(c1 - 2 * c2 * middle), float(c2))
+    return Parabola(budget, points, uncentred, float(np.exp(lowest)), float(c0 - c1**2 / (4 * c2)))
 
 
 def sizes(points: Points) -> list[Points]:

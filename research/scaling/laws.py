@@ -41,17 +41,16 @@ class Points:
     parameters: np.ndarray
     tokens: np.ndarray
     loss: np.ndarray
-    flops: np.ndarray | None = None
+    flops: Any = None
 
     def __post_init__(self) -> None:
-        for name in ("parameters", "tokens", "loss", "flops"):
-            given = getattr(self, name)
-            if given is None:
-                given = FLOPS * self.parameters * self.tokens
-            object.__setattr__(self, name, np.asarray(given, np.float64))
-        sizes = {name: array.shape for name, array in vars(self).items()}
-        if len(set(sizes.values())) > 1:
-            raise ValueError(f"points need as many of each; given {sizes}")
+        given = {name: np.asarray(array, np.float64) for name, array in vars(self).items() if array is not None}
+        shapes = {name: array.shape for name, array in given.items()}
+        if len(set(shapes.values())) > 1:
+            raise ValueError(f"points need as many of each; given {shapes}")
+        given.setdefault("flops", FLOPS * given["parameters"] * given["tokens"])
+        for name, array in given.items():
+            object.__setattr__(self, name, array)
         for name, array in vars(self).items():
             if (bad := np.flatnonzero(~(np.isfinite(array) & (array > 0)))).size:
                 raise ValueError(
@@ -120,7 +119,7 @@ class Fit(NamedTuple):
     objective: float
 
 
-def parametric(points: Points, *, delta: float = 1e-3, tries: int = 16, starts: Any = None) -> Fit:
+def parametric(points: Points, *, delta: float = 1e-3, tries: int = 8, starts: Any = None) -> Fit:
     """Chinchilla's approach 3: the law of least Σ Huber_δ(log L̂ - log L), log L̂ by logsumexp, by L-BFGS.
 
     See *Training Compute-Optimal Large Language Models*, Hoffmann et al., https://arxiv.org/abs/2203.15556, and
