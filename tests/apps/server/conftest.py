@@ -70,7 +70,7 @@ REPLIES = {
     "json?": '{"name": "weather", "arguments": {"city": "Bonn"}}',
     "broken?": '<tool_call>{"name": "weather", "argum</tool_call> and so on',
     "angle?": "1 < 2 and <tool",
-    "sunny\nweather?": "It is sunny.",
+    "weather?\nI look.\nsunny": "It is sunny in Köln.",
 }
 
 
