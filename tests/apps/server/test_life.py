@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from research.apps.server import Limits, app
+from research.apps.server import Embeddings, Limits, app
 from research.apps.serving import Ask
 from tests.apps.server.conftest import get, post, served, wait_until
 from tests.apps.server.scripted import Scripted
@@ -137,6 +137,15 @@ def test_metrics_are_read_by_prometheus(scripted_server):
     assert families["lifecycle_requests"].type == "counter"
     answers = {tuple(sample.labels.values()): sample.value for sample in families["lifecycle_http_responses"].samples}
     assert answers[("/v1/models/{model}", "404")] >= 1
+
+
+def test_a_fault_of_the_server_is_told_in_the_same_shape(monkeypatch):
+    engine = Scripted()
+    monkeypatch.setattr(engine, "embed", lambda texts: {}["no such key"])
+    with served(engine, embeddings=Embeddings("vectors", len)) as server:
+        status, _, raw = post(server, "/v1/embeddings", {"model": "vectors", "input": "x"})
+        assert (status, json.loads(raw)["error"]["type"]) == (500, "server_error")
+        assert "no such key" not in raw.decode()
 
 
 def test_document_shows_the_limits(scripted_server):
