@@ -54,7 +54,7 @@ def is_run(folder: Path) -> bool:
 def load_run(folder: str | os.PathLike[str], step: int | None = None) -> tuple[ModelConfig, Params, dict[str, Any]]:
     """(config, params, meta) of a run's newest sound checkpoint, or of one step; with its adapters, if it has any.
 
-    Of a run that learned beside a frozen reference it is the policy.
+    Of a run that learned beside a frozen reference it is the policy, beside a teacher the student.
 
     Raises:
       ValueError: no sound checkpoint, no model config in it, or weights of another model.
@@ -66,7 +66,8 @@ def load_run(folder: str | os.PathLike[str], step: int | None = None) -> tuple[M
             f"the checkpoint in {folder} says nothing about its model; its config has {sorted(meta['config'])}"
         )
     config = config_from_dict(stored)
-    params = params["policy"] if params.keys() == {"policy", "reference"} else params
+    for learned, frozen in (("policy", "reference"), ("student", "teacher")):
+        params = params[learned] if params.keys() == {learned, frozen} else params
     recipe = meta["config"].get("peft") or ()
     try:
         return config, weights.restored(params, build(config).abstract(), recipe, config=config), meta

@@ -20,12 +20,12 @@ from research.core import tree
 from research.core.names import meant
 from research.data import build, load_tokenizer, one_pass
 from research.data.sentencepiece_tokenizer import train_sentencepiece
-from research.interop import load_pretrained
-from research.interop.run import config_from_dict, is_run, load_run, with_head
+from research.interop.run import config_from_dict
 from research.models import Model, ModelConfig
 from research.models import build as build_model
 from research.recipes import losses
 from research.recipes.dpo import without_adapter
+from research.recipes.origin import Teacher, loaded, teacher_of
 from research.recipes.reference import MakeRows, rows_beside, rows_once
 from research.training import loss_scale, optim, state
 from research.training.evaluate import Evaluate, make_evaluate
@@ -161,23 +161,6 @@ def make_model(config: Mapping[str, Any], tokenizer: Any) -> Begun:
     return Begun(build_model(described, **choices), params, recipe)
 
 
-def loaded(origin: str, settings: Mapping[str, Any], key: Any) -> tuple[ModelConfig, Any, list[dict[str, Any]]]:
-    """(config, weights, their recipe) of a Hugging Face folder or hub id, or of a run, with the model's settings.
-
-    key: of a head that the settings name and that is not stored.
-    """
-    recipe: list[dict[str, Any]] = []
-    head = settings.get("head")
-    if is_run(Path(origin)):
-        described, params, meta = load_run(origin)
-        recipe = weights.describe(meta["config"].get("peft") or ())
-        if head not in (None, described.head):
-            described, params = with_head(described, params, head, key)
-    else:
-        described, params, _ = load_pretrained(origin, head=head, key=key)
-    return described.replace(**{k: v for k, v in settings.items() if k != "preset"}), params, recipe
-
-
 def check_fits(described: ModelConfig, data: Mapping[str, Any], tokenizer: Any) -> None:
     """Refuses a model that does not fit its tokenizer or its data; see `make_model`."""
     if tokenizer.vocab_size > described.vocab_size:
@@ -220,10 +203,12 @@ def assemble(config: Mapping[str, Any], folder: Path, *, check: Check | None = N
     begun = make_model(config, tokenizer)
     model = begun.model
     parts = sorted(config["data"].get("mix", ()))
-    loss_fn = losses.make(chosen, model, chunk=config["chunk"], parts=parts)
-    mesh = meshes.make_mesh(config["mesh"]) if config["mesh"] else None
     key = jax.random.key(config["seed"])
-    plan = planned(config, begun, chosen, tokenizer, key)
+    unroll = config["model"].get("unroll", False)
+    teacher = teacher_of(chosen.teacher, model, unroll, tokenizer, key) if chosen.teacher else None
+    loss_fn = losses.make(chosen, model, chunk=config["chunk"], parts=parts, teacher=teacher and teacher.model)
+    mesh = meshes.make_mesh(config["mesh"]) if config["mesh"] else None
+    plan = planned(config, begun, chosen, tokenizer, key, teacher)
     config, trainable = plan.config, plan.trainable
     learning = plan.shapes if trainable is None else tree.split(plan.shapes, trainable)[0]
     check_learns(learning)
@@ -238,6 +223,7 @@ def assemble(config: Mapping[str, Any], folder: Path, *, check: Check | None = N
     if chosen.reference == "batch":
         rows = beside_reference(config, folder, model, plan.reference, rows, mesh)
         source = build.build_source(config["data"], tokenizer, shard=shard, rows=rows)
+    beside = () if teacher is None else [(f"teacher/{path}", n) for path, n in heads(teacher.model.config)]
     begin, frozen = state.create(
         plan.begin_with,
         optimizer,
@@ -245,7 +231,7 @@ def assemble(config: Mapping[str, Any], folder: Path, *, check: Check | None = N
         trainable=trainable,
         loss_scale=scale,
         mesh=mesh,
-        heads=heads(model.config),
+        heads=(*beside, *heads(model.config)),
     )
     return Assembled(
         model=model,
@@ -280,8 +266,10 @@ class Plan(NamedTuple):
     recipe: list[dict[str, Any]]
 
 
-def planned(config: Mapping[str, Any], begun: Begun, chosen: losses.Chosen, tokenizer: Any, key: Any) -> Plan:
-    """The weights of a run: the base, what `peft` attaches, and a reference beside them."""
+def planned(
+    config: Mapping[str, Any], begun: Begun, chosen: losses.Chosen, tokenizer: Any, key: Any, teacher: Teacher | None
+) -> Plan:
+    """The weights of a run: the base, what `peft` attaches, and a reference or a teacher beside them."""
     model, params, recipe = begun
     begin_with = params if params is not None else lambda: model.init(jax.random.fold_in(key, 0))
     reference = None
@@ -306,7 +294,10 @@ def planned(config: Mapping[str, Any], begun: Begun, chosen: losses.Chosen, toke
         without_adapter(shapes, chosen.adapter)  # refuses a recipe that leaves no base below it
         losses.check_stays(trainable, chosen.adapter)
     if chosen.reference == "copy":
-        begin_with, shapes, trainable = losses.beside_copy(begin_with, reference, shapes, trainable)
+        begin_with, shapes, trainable = losses.beside_frozen(begin_with, shapes, trainable, reference)
+    if teacher is not None:
+        both = ("student", "teacher")
+        begin_with, shapes, trainable = losses.beside_frozen(begin_with, shapes, trainable, teacher.params, both)
     if model.config.kind == "encoder_decoder":
         config = in_sections(config, lambda given: given | {"decoder_start": model.config.decoder_start_id})
     return Plan(config, begin_with, shapes, trainable, reference, rules, recipe)

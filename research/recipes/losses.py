@@ -8,6 +8,11 @@ options of its own (`beta`, `tau`, `center`, ...); one that compares with a refe
 `reference`: "adapter" (the base below what `peft` attaches), "copy" (frozen weights beside those that learn) or "batch"
 (computed once before training and kept in the run's folder); without it "adapter" where there is `peft`, else "batch".
 `reference_from`: other weights of the same architecture, given as `init_from` is; empty: what training begins with.
+
+"distill" learns the objective of the data and what a teacher says of it (`recipes.distill`), whose frozen weights stand
+beside those that learn:
+
+    {"name": "distill", "teacher": "runs/base/checkpoints", "alpha": 0.5, "temperature": 2.0, "beta": 0.0}
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +24,9 @@ import jax
 from research import weights
 from research.core import tree
 from research.core.names import meant
-from research.data.build import PREFERENCES, DataConfig
+from research.data.build import OBJECTIVES, PREFERENCES, DataConfig
 from research.models import Model, ModelConfig
+from research.recipes.distill import distillation_loss
 from research.recipes.dpo import ALONE, BESIDE_A_REFERENCE, REFERENCES, check_options, preference_loss
 from research.recipes.kto import kto_loss
 from research.recipes.pretrain import language_model_loss
@@ -31,6 +37,7 @@ OF_PAIRS, OF_SINGLES = ("preference", "preference_seq2seq"), ("unpaired", "unpai
 LOSSES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys((*BESIDE_A_REFERENCE, *ALONE, "reward"), OF_PAIRS),
     "kto": OF_SINGLES,
+    "distill": tuple(name for name in OBJECTIVES if name not in PREFERENCES),
 }
 """name -> the objectives of the data whose rows it learns from."""
 _COMPARES = (*BESIDE_A_REFERENCE, "kto")
@@ -44,12 +51,13 @@ _FREE = (
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a section `loss` says. reference: empty where the loss has none."""
+    """What a section `loss` says. reference, teacher: empty where the loss has none."""
 
     name: str = ""
     reference: str = ""
     reference_from: str = ""
     adapter: str | None = None
+    teacher: str = ""
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -69,7 +77,12 @@ def choose(config: Mapping[str, Any]) -> Chosen:
     if name not in _COMPARES:
         if extra := sorted({"reference", "reference_from", "adapter"} & set(given)):
             raise ValueError(f"{name!r} has no reference; given loss.{extra[0]}")
-        return Chosen(name, options=given)
+        teacher = given.pop("teacher", "") if name == "distill" else ""
+        if name == "distill" and not teacher:
+            raise ValueError(
+                "loss 'distill' needs loss.teacher: a Hugging Face folder or hub id, or a run's checkpoints"
+            )
+        return Chosen(name, teacher=teacher, options=given)
     reference = given.pop("reference", "") or ("adapter" if config["peft"] else "batch")
     origin, adapter = given.pop("reference_from", ""), given.pop("adapter", "") or None
     if reference not in REFERENCES:
@@ -85,7 +98,7 @@ def choose(config: Mapping[str, Any]) -> Chosen:
         raise ValueError("reference 'adapter' is the base of this run; reference_from needs 'copy' or 'batch'")
     if adapter and reference != "adapter":
         raise ValueError(f"loss.adapter says what reference 'adapter' takes off; given with {reference!r}")
-    return Chosen(name, reference, origin, adapter, given)
+    return Chosen(name, reference, origin, adapter, options=given)
 
 
 def _check_data(name: str, data: Mapping[str, Any]) -> None:
@@ -98,7 +111,9 @@ def _check_data(name: str, data: Mapping[str, Any]) -> None:
             raise ValueError(f"loss {name!r} learns from the objectives {LOSSES[name]}; given {objective!r}")
 
 
-def make(chosen: Chosen, model: Model, *, chunk: int, parts: Sequence[str] = ()) -> LossFn:
+def make(
+    chosen: Chosen, model: Model, *, chunk: int, parts: Sequence[str] = (), teacher: Model | None = None
+) -> LossFn:
     """The loss function.
 
     Raises:
@@ -109,6 +124,9 @@ def make(chosen: Chosen, model: Model, *, chunk: int, parts: Sequence[str] = ())
             raise ValueError(f"loss.{option} is a number; given {value!r}")
     if not chosen.name:
         return language_model_loss(model, chunk=chunk, parts=parts)
+    if chosen.name == "distill":
+        check_options("distill", _taught, chosen.options)
+        return _taught(model, teacher, chunk, **chosen.options)
     if chosen.name == "reward":
         check_options("reward", pairwise_loss, chosen.options)
         return pairwise_loss(model, **chosen.options)
@@ -116,6 +134,12 @@ def make(chosen: Chosen, model: Model, *, chunk: int, parts: Sequence[str] = ())
     if chosen.name == "kto":
         return kto_loss(model, chunk=chunk, **beside, **chosen.options)
     return preference_loss(model, chosen.name, chunk=chunk, **beside, **chosen.options)
+
+
+def _taught(
+    model: Model, teacher: Model | None, chunk: int, *, alpha: float = 0.5, temperature: float = 2.0, beta: float = 0.0
+) -> LossFn:
+    return distillation_loss(model, teacher, alpha=alpha, temperature=temperature, beta=beta, chunk=chunk)
 
 
 def check_reference(policy: ModelConfig, reference: ModelConfig) -> None:
@@ -140,17 +164,18 @@ def check_stays(learns: Any, adapter: str | None) -> None:
         )
 
 
-def beside_copy(begin_with: Any, reference: Any, shapes: Any, learns: Any) -> tuple[Any, Any, Any]:
-    """(what a run begins with, its shapes, which of it learns) with a frozen reference in the tree.
+def beside_frozen(
+    begin_with: Any, shapes: Any, learns: Any, frozen: Any, names: tuple[str, str] = ("policy", "reference")
+) -> tuple[Any, Any, Any]:
+    """(what a run begins with, its shapes, which of it learns) with frozen weights in the tree.
 
     Args:
-      begin_with, reference: trees of weights, or functions that make one. learns: None for all of the policy.
+      begin_with, frozen: trees of weights, or functions that make one. learns: None for all that it begins with.
     """
-    both = {"policy": begin_with, "reference": reference}
+    theirs = jax.eval_shape(frozen) if callable(frozen) else frozen
+    both = dict(zip(names, (begin_with, frozen), strict=True))
     made = lambda: {name: part() if callable(part) else part for name, part in both.items()}  # noqa: E731
-    masks = {
-        "policy": jax.tree.map(lambda _: True, shapes) if learns is None else learns,
-        "reference": jax.tree.map(lambda _: False, shapes),
-    }
-    lazy = callable(begin_with) or callable(reference)
-    return made if lazy else made(), dict.fromkeys(both, shapes), masks
+    learns = jax.tree.map(lambda _: True, shapes) if learns is None else learns
+    masks = dict(zip(names, (learns, jax.tree.map(lambda _: False, theirs)), strict=True))
+    lazy = callable(begin_with) or callable(frozen)
+    return made if lazy else made(), dict(zip(names, (shapes, theirs), strict=True)), masks
