@@ -5,6 +5,8 @@ import importlib.util
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from research.apps.protocol import LanguageModel
+from research.apps.remote import Address, RemoteModel
 from research.core import dtypes
 from research.data.tokenizer import load_tokenizer
 from research.decoding import prepare
@@ -60,10 +62,12 @@ def encode(loaded: Loaded, text: str) -> list[int]:
     return encode_prompt(loaded.model, loaded.tokenizer, text)
 
 
-def callable_model(path: str, tokenizer: str | None = None, precision: str = "f32") -> LocalModel:
-    """The same model behind the protocol of applications."""
-    model, params, pieces, stops, forced, _ = load(path, tokenizer, precision)
-    return LocalModel(model, params, pieces, name=path, stops=stops, forced=forced)
+def language_model(path: str, tokenizer: str, precision: str, name: str, key_variable: str) -> LanguageModel:
+    """A model as applications know it: of this machine, or at an http(s) address, which knows it by `name`."""
+    if path.startswith(("http://", "https://")):
+        return RemoteModel(Address(path, key_variable), name)
+    model, params, pieces, stops, forced, _ = load(path, tokenizer or None, precision)
+    return LocalModel(model, params, pieces, name=name or path, stops=stops, forced=forced)
 
 
 def encoder_folder(given: str) -> Path:

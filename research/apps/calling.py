@@ -42,7 +42,7 @@ def converse(
         chat.append({"role": "assistant", "content": reply.text or None if reply.calls else reply.text})
         tokens = reply.usage.completion_tokens
         if not reply.calls:
-            trace.finish(Step("", "", "", "", notes, tokens), reply.text)
+            trace.finish(Step(reply.text, "", "", "", notes, tokens), reply.text)
         else:
             chat[-1]["tool_calls"] = list(reply.calls)
         for call in reply.calls:  # all are answered, also where the budget ends: a chat with an open call is refused

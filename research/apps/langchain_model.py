@@ -18,7 +18,7 @@ def as_langchain(model: LanguageModel, options: Options = DEFAULTS) -> Any:
     from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
     from langchain_core.utils.function_calling import convert_to_openai_tool
 
-    def chosen(stop: list[str] | None, tools: Sequence[dict[str, Any]], others: dict[str, Any]) -> Options:
+    def chosen(stop: list[str] | None, tools: Sequence[dict[str, Any]] = (), **others: Any) -> Options:
         if others:
             raise ValueError(f"unknown settings {sorted(others)}: give them as Options to as_langchain")
         return replace(options, stop=tuple(stop or options.stop), tools=tuple(tools or options.tools))
@@ -38,11 +38,9 @@ def as_langchain(model: LanguageModel, options: Options = DEFAULTS) -> Any:
             messages: list[BaseMessage],
             stop: list[str] | None = None,
             run_manager: Any = None,
-            *,
-            tools: Sequence[dict[str, Any]] = (),
-            **others: Any,
+            **asked: Any,
         ) -> ChatResult:
-            (reply,) = model.write([convert_to_openai_messages(messages)], chosen(stop, tools, others))
+            (reply,) = model.write([convert_to_openai_messages(messages)], chosen(stop, **asked))
             return ChatResult(generations=[ChatGeneration(message=_message(reply))])
 
         def _stream(
@@ -50,11 +48,9 @@ def as_langchain(model: LanguageModel, options: Options = DEFAULTS) -> Any:
             messages: list[BaseMessage],
             stop: list[str] | None = None,
             run_manager: Any = None,
-            *,
-            tools: Sequence[dict[str, Any]] = (),
-            **others: Any,
+            **asked: Any,
         ) -> Iterator[ChatGenerationChunk]:
-            told = chosen(stop, tools, others)
+            told = chosen(stop, **asked)
             chat = convert_to_openai_messages(messages)
             if told.tools:
                 (reply,) = model.write([chat], told)

@@ -8,7 +8,7 @@ import inspect
 import json
 import math
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -79,14 +79,14 @@ class Tools:
 
     def __init__(self, tools: Sequence[Tool | Callable[..., Any]], *, timeout: float = 20.0, longest: int = 4000):
         made = [one if isinstance(one, Tool) else tool(one) for one in tools]
-        self._by_name = {one.name: one for one in made}
+        self._by_name = {one.name.lower(): one for one in made}
         if len(self._by_name) < len(made):
-            raise ValueError(f"two tools have the same name: {sorted(one.name for one in made)}")
+            raise ValueError(f"two tools have the same name, capitals aside: {sorted(one.name for one in made)}")
         if timeout <= 0 or longest < 1:
             raise ValueError(f"a timeout above 0 and at least 1 character are needed, given {timeout:g}, {longest}")
         self.timeout, self.longest = timeout, longest
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Tool]:
         return iter(self._by_name.values())
 
     @property
@@ -99,10 +99,10 @@ class Tools:
         Raises:
           ValueError: there is none; names the nearest.
         """
-        folded = {known.lower(): known for known in self._by_name}
-        if name.lower() not in folded:
-            raise ValueError(f"unknown tool {name!r}{meant(name.lower(), folded)}; have {sorted(self._by_name)}")
-        return self._by_name[folded[name.lower()]]
+        if name.lower() not in self._by_name:
+            known = sorted(one.name for one in self)
+            raise ValueError(f"unknown tool {name!r}{meant(name, known)}; have {known}")
+        return self._by_name[name.lower()]
 
     def call(self, name: str, arguments: str | Mapping[str, Any]) -> Observation:
         """Runs a tool; whatever goes wrong is told in the observation.
