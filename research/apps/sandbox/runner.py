@@ -82,7 +82,7 @@ def isolation() -> Isolation:
         try:
             if sys.platform != "linux":
                 raise OSError(f"needs Linux, this is {sys.platform}")
-            result = run_at(level, "print(6 * 7)", Limits(), {})
+            result = run_at(level, "print(6 * 7)", Limits(wall=60), {})
         except (OSError, subprocess.SubprocessError) as error:
             result = Result(False, "", str(error), 0.0, level)
         if result.ok and result.output == "42\n":
@@ -152,6 +152,7 @@ def run_at(level: str, program: str, limits: Limits, files: Mapping[str, str]) -
             "visible": standard_library() if level != "unsafe" else {},
             "hidden": installed_packages() if level != "unsafe" else [],
             "scratch": scratch,
+            "parent": os.getpid(),
         }
         process = subprocess.Popen(
             command(level, limits.disk),

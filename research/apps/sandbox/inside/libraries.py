@@ -31,6 +31,8 @@ def main() -> None:
     folders = sys.path[1:]  # without that of this package
     for folder in folders:
         for path in glob.glob(f"{folder}/*.so"):
+            if "_tkinter" in path:  # a dozen libraries for windows, which there is no screen for
+                continue
             try:
                 ctypes.CDLL(path)
             except OSError:  # one whose library is not installed cannot be imported either

@@ -4,6 +4,7 @@ import builtins
 import json
 import os
 import resource
+import select
 import signal
 import sys
 
@@ -16,7 +17,7 @@ PROGRAM = "program.py"
 
 
 def main() -> None:
-    """Reads one JSON object from the standard input: program, files, level, limits, visible, hidden, scratch."""
+    """Reads one JSON object from the standard input, whose parts are the arguments of `_enter`."""
     request = json.load(sys.stdin)
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
@@ -37,21 +38,27 @@ def _enter(
     visible: dict[str, str],
     hidden: list[str],
     scratch: str,
+    parent: int,
 ) -> None:
-    """Goes behind all that the level has; the seccomp filter, which forbids the other steps, comes last."""
+    """Goes behind all that the level has; the seccomp filter, which forbids the other steps, comes last.
+
+    Args:
+      limits: of `resource`. visible, hidden, scratch: see `namespaces.new_root`. parent: the process that wants it.
+    """
     code = seccomp.program(os.uname().machine) if level != "unsafe" else b""
     if level == "namespaces":
         call("prctl", _DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            sys.exit("sandbox: nobody waits for the program any more")
         namespaces.separate()
         namespaces.new_root(visible, hidden, scratch, limits["RLIMIT_FSIZE"], _FILES)
         _fork()
-    if level != "unsafe":
-        namespaces.drop(own_user=level == "namespaces")
-        call("prctl", _DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)  # dropping takes it off
+    elif level == "bubblewrap":
+        namespaces.drop(own_user=False)
     os.chdir(scratch)
     for name, text in {**files, PROGRAM: program}.items():
         os.makedirs(os.path.dirname(name) or ".", exist_ok=True)
-        with open(name, "w", encoding="utf-8") as file:
+        with open(name, "w", encoding="utf-8", errors="surrogatepass") as file:
             file.write(text)
     if code:
         call("prctl", _NO_NEW_PRIVILEGES, 1, 0, 0, 0)
@@ -66,12 +73,20 @@ def _enter(
 
 
 def _fork() -> None:
-    """Goes on in a child; this process ends as it does, with 128 + n for signal n. SIGTERM ends both."""
+    """Goes on as nobody in a child; this process ends as it does, with 128 + n for signal n. SIGTERM ends both."""
+    alive, held = os.pipe()
     child = os.fork()
     if child:
         signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGKILL))
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         os._exit(status if status >= 0 else 128 - status)
+    os.close(held)
+    namespaces.drop(own_user=True)
+    call("prctl", _DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    # Had the other process ended before that call, it would hold the pipe open no more.
+    if select.select([alive], [], [], 0)[0]:
+        sys.exit("sandbox: nobody waits for the program any more")
+    os.close(alive)
 
 
 def _run(program: str) -> None:

@@ -2,12 +2,12 @@
 
 import ctypes
 import os
-from typing import Any
+from collections.abc import Callable
 
 _LIBRARY = ctypes.CDLL(None, use_errno=True)
 
 
-def call(name: str, *arguments: Any) -> int:
+def call(name: str, *arguments: object) -> int:
     """Calls a function of the C library; integers are passed as longs.
 
     Raises:
@@ -16,13 +16,13 @@ def call(name: str, *arguments: Any) -> int:
     return _result(name, getattr(_LIBRARY, name), arguments)
 
 
-def kernel(name: str, number: int, *arguments: Any) -> int:
+def kernel(name: str, number: int, *arguments: object) -> int:
     """The same of a system call that has no function in older C libraries."""
     return _result(name, _LIBRARY.syscall, (number, *arguments))
 
 
-def _result(name: str, function: Any, arguments: tuple[Any, ...]) -> int:
-    result: int = function(*(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments))
+def _result(name: str, function: Callable[..., int], arguments: tuple[object, ...]) -> int:
+    result = function(*(ctypes.c_long(a) if isinstance(a, int) else a for a in arguments))
     if result < 0:
         error = ctypes.get_errno()
         raise OSError(error, f"{name}: {os.strerror(error)}")
