@@ -133,8 +133,7 @@ class RemoteModel:
 
     def stream(self, prompt: Prompt, options: Options = DEFAULTS) -> Iterator[str]:
         path, body = self._request(prompt, options, 0)
-        response = self._address.ask(path, {**body, "stream": True}, lambda response: response)
-        return self._pieces(response, path)
+        return self._pieces(path, {**body, "stream": True})
 
     def _request(self, prompt: Prompt, options: Options, place: int) -> tuple[str, dict[str, Any]]:
         tokens = self.count(prompt, options.tools)
@@ -155,7 +154,8 @@ class RemoteModel:
             body["tools"] = list(options.tools)
         return "chat/completions", body | ({"logprobs": True} if options.logprobs else {})
 
-    def _pieces(self, response: HTTPResponse, path: str) -> Iterator[str]:
+    def _pieces(self, path: str, body: Mapping[str, Any]) -> Iterator[str]:
+        response = self._address.ask(path, body, lambda response: response)
         try:
             with response:
                 finish = None

@@ -9,8 +9,14 @@ from typing import Literal
 import pytest
 
 from research.apps.arithmetic import calculator
+from research.apps.retrieval.chunks import Chunker
+from research.apps.retrieval.document import Document
+from research.apps.retrieval.retriever import Retriever
+from research.apps.retrieval.sqlite import SQLiteStore
+from research.apps.retrieval.store import Entry
 from research.apps.standard_tools import python_tool, search_tool
 from research.apps.tools import Tools, tool
+from tests.apps.retrieval.hashed import Hashed
 
 
 def order(
@@ -172,14 +178,19 @@ def test_nothing_else_is_arithmetic(text):
         assert seen.text.startswith("Error: calculator failed: ValueError") and len(seen.text) < 1200
 
 
-def test_a_search_numbers_its_passages():
-    from research.apps.retrieval.document import Chunk
-    from research.apps.retrieval.store import Hit
-
-    hits = [Hit(Chunk("It is red.", "a.txt", 0, 10, "Apples"), 0.9), Hit(Chunk("It is blue.", "b.txt", 0, 11), 0.5)]
-    tools = Tools([search_tool(lambda query, k: hits[:k] if query == "colour" else [], k=2)])
-    assert tools.call("search", "colour").text == "[1] Apples\nIt is red.\n[2] It is blue."
+def test_a_search_numbers_the_passages_of_a_store(tmp_path):
+    store, embed = SQLiteStore(tmp_path / "store", embedder="hashed", width=32), Hashed()
+    for source, title, text in (
+        ("a", "Apples", "It is red."),
+        ("b", "", "It is blue."),
+        ("c", "Pears", "A green red."),
+    ):
+        chunks = Chunker()(Document(source, text, title))
+        store.upsert([Entry(source, "", chunks, embed([chunk.passage for chunk in chunks]))])
+    tools = Tools([search_tool(Retriever(store, None, "bm25"), k=2)])
+    assert tools.call("search", "red apples").text == "[1] Apples\nIt is red.\n[2] Pears\nA green red."
     assert tools.call("search", "taste").text == "Nothing was found."
+    store.close()
 
 
 def test_python_runs_in_the_sandbox():

@@ -15,6 +15,7 @@ from research.decoding import generate
 from research.decoding.local import LocalModel
 from research.interop.llama2c import load_llama2c
 from research.models import build, preset
+from research.weights import attach
 
 BYTES = ByteTokenizer()
 SIZES = {"d_model": 16, "n_layers": 1, "n_heads": 2, "n_kv_heads": 2, "d_ff": 32, "head_dim": 8}
@@ -123,6 +124,11 @@ def test_the_window_holds_prompt_and_answer(decoder):
     assert model.window == 96
     (reply,) = model.write(["x" * 90], Options(max_new_tokens=50))
     assert (reply.usage, reply.finish) == ((90, 6), "length")
+    tuned = attach(decoder[1], {"method": "prompt", "length": 3}, jax.random.key(0), config=decoder[0].config)
+    model = LocalModel(decoder[0], tuned, BYTES, stops=())
+    assert model.window == 93  # a soft prompt takes its room
+    assert model.write(["x" * 90], Options(max_new_tokens=50))[0].usage.completion_tokens == 3
+    model = LocalModel(*decoder, BYTES)
     with pytest.raises(ValueError, match="96 tokens leaves no room in a window of 96"):
         model.write(["x" * 96])
 
