@@ -11,6 +11,8 @@ for LLM Training*, Liu et al., https://arxiv.org/abs/2502.16982.
 
 from ml_collections import ConfigDict
 
+from configs.compress import PLAIN
+
 ARGUMENTS = ("", "tiny")
 
 
@@ -57,6 +59,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "shots": shots(),
             "card": {"tokens": 64, "batches": (1, 8)},
             "quantize": {"forms": forms(), "documents": 16, "prompt": 128, "new_tokens": 64},
+            **fewer_numbers(),
             "memory": {"compiled": ("pretrain", "lora")},  # runs whose step is compiled again, to compare with
             **preferences(),
             "samples": {
@@ -102,7 +105,7 @@ def preferences() -> dict:
     return {
         # Questions of each kind with at most prompt_length tokens, and sampled answers to each of them.
         "pairs": {
-            "per_task": 96,
+            "per_task": 64,
             "held_out_per_task": 32,
             "samples": 4,
             "prompt_length": 96,
@@ -128,7 +131,7 @@ def preferences() -> dict:
         },
         "dpo": {"steps": 100, "seed": 4, "peft": (adapters,), "beta": 0.1, "optimizer": adamw | {"learning_rate": 1e-3}}
         | run,
-        "policies": {"samples": 4, "seed": 5, "shown": 12},
+        "policies": {"samples": 2, "seed": 5, "shown": 12},
     }
 
 
@@ -141,6 +144,26 @@ def forms() -> dict:
         "int8": {"recipe": (tables, {"method": "int8"}), "policy": "bf16"},
         "NF4": {"recipe": (tables, {"method": "nf4"}), "policy": "bf16"},
     }
+
+
+def fewer_numbers() -> dict:
+    """Forms of `configs.compress`: masked or cut, with or without training again, and with the model as the teacher."""
+    int8 = ({"method": "int8", "target": "embed/tokens/embedding"}, {"method": "int8"})
+    form, half = PLAIN | {"policy": "bf16"}, {"columns": 0.5}
+    run = {
+        "seed": 6,
+        "batch_size": 8,
+        "recovery": {"steps": 40, "learning_rate": 1e-3, "lora_rank": 8, "batches": 2},
+    }
+    pruned = {
+        "Wanda 50 %, trained": form | {"prune": {"method": "wanda", "sparsity": 0.5}, "recover": "full"},
+        "half the columns": form | {"slim": half},
+    }
+    distilled = {
+        "half the columns, distilled": form | {"slim": half, "recover": "distil"},
+        "half the columns, distilled, int8": form | {"slim": half, "recover": "distil", "quantize": int8},
+    }
+    return {"prune": run | {"forms": pruned}, "distil": run | {"forms": distilled}}
 
 
 def shots() -> dict:
@@ -181,6 +204,9 @@ def shrink(config: ConfigDict) -> None:
     config.card.update({"tokens": 4, "batches": (1,)})
     config.quantize.update({"documents": 2, "prompt": 8, "new_tokens": 4})
     config.quantize.forms = {name: config.quantize.forms[name] for name in ("f32", "NF4")}
+    for stage in (config.prune, config.distil):
+        stage.recovery.update({"steps": 2, "batches": 1})
+        stage.batch_size = 2
     config.memory.compiled = ("lora",)
     config.pairs.update({"per_task": 2, "held_out_per_task": 2, "samples": 2, "new_tokens": 8, "batch_size": 8})
     config.ppo.held_out_per_task = 2

@@ -1,4 +1,4 @@
-"""The main job: tokenizer, pre-training, compression, tuning, answers, evaluation, fewer bits, preferences, a report.
+"""The main job: tokenizer, pre-training, compression, tuning, answers, evaluation, small forms, preferences, a report.
 
     python -m experiments.lifecycle --config=configs/lifecycle.py [--workdir=runs/lifecycle]
 
@@ -19,7 +19,8 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
-from experiments.stages import STAGES, Done, learning, memory, pairs, policies, ppo, quantize, run_all
+from experiments.smaller import check_form
+from experiments.stages import STAGES, Done, learning, memory, pairs, policies, ppo, quantize, run_all, smaller
 from experiments.stages.tune import NAMES
 from research import weights
 from research.core import compilation
@@ -58,7 +59,8 @@ def summary(done: Mapping[str, Done], console: Console) -> None:
         [[name, *(interval(found["acc"]) for found in by_k.values())] for name, by_k in shots["scores"].items()],
         console=console,
     )
-    print_table("Fewer bits", *quantize.rows(done["quantize"].result), console=console)
+    small = smaller.joined({name: stage.result for name, stage in done.items()})
+    print_table("Fewer bits, fewer numbers", *quantize.rows(small), console=console)
     print_table("Memory account", *memory.rows(done["memory"].result), console=console)
     print_table("Before and after PPO and DPO", *policies.rows(done["policies"].result), console=console)
     print_table(
@@ -84,6 +86,9 @@ def check(config: Mapping[str, Any]) -> None:
     learning.check(config, ("pretrain", "tune", "lora", "prompt", "reward", "dpo"))
     for form in config["quantize"]["forms"].values():
         weights.parse(form["recipe"])
+    for name in ("prune", "distil"):
+        for form, given in config[name]["forms"].items():
+            check_form(form, given)
     ppo.parts(config["ppo"])
     asked, room = pairs.row_length(config["pairs"]), config["model"]["max_length"]
     if asked > room:

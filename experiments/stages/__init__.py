@@ -17,6 +17,7 @@ from experiments.stages import (
     reward,
     samples,
     shots,
+    smaller,
     tokenizer,
     tune,
 )
@@ -36,6 +37,8 @@ STAGES: tuple[Stage, ...] = (
     shots.STAGE,
     card.STAGE,
     quantize.STAGE,
+    smaller.PRUNE,
+    smaller.DISTIL,
     memory.STAGE,
     pairs.STAGE,
     reward.STAGE,

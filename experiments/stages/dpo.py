@@ -1,4 +1,4 @@
-"""Stage 18: DPO on the same pairs: adapters on the tuned model, which is the reference below them."""
+"""Stage 20: DPO on the same pairs: adapters on the tuned model, which is the reference below them."""
 
 from collections.abc import Mapping
 from pathlib import Path

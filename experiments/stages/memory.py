@@ -1,4 +1,4 @@
-"""Stage 14: what each run of this job takes in memory, told from shapes, beside what the compiler says of its step."""
+"""Stage 16: what each run of this job takes in memory, told from shapes, beside what the compiler says of its step."""
 
 from collections.abc import Mapping
 from pathlib import Path

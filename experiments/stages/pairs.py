@@ -1,4 +1,4 @@
-"""Stage 15: sampled answers to questions about functions, ranked by a program that knows the true one, as pairs."""
+"""Stage 17: sampled answers to questions about functions, ranked by a program that knows the true one, as pairs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Stage 19: answers about held-out functions before and after PPO and DPO, beside the best of several samples."""
+"""Stage 21: answers about held-out functions before and after PPO and DPO, beside the best of several samples."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Stage 17: PPO: adapters on the tuned model learn to write what the reward model likes, not far from the model below.
+"""Stage 19: PPO: adapters on the tuned model learn to write what the reward model likes, not far from the model below.
 
 Killed and started again, it goes on from its newest checkpoint, bit for bit.
 """

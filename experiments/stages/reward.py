@@ -1,4 +1,4 @@
-"""Stage 16: a reward model, the tuned model with a scalar on top, learns from the pairs which answer is better."""
+"""Stage 18: a reward model, the tuned model with a scalar on top, learns from the pairs which answer is better."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -5,13 +5,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments.stages import STAGES, Interrupted, Stage, pairs, ppo, reward, run_all, tokenizer
+from experiments import lifecycle
+from experiments.stages import STAGES, Interrupted, Stage, pairs, ppo, reward, run_all, smaller, tokenizer
 from experiments.stages.documents import without_repeats
 from experiments.stages.stage import check, read_lines
 from research.data.python_docs import Document
@@ -109,6 +111,30 @@ def test_stages_of_the_main_job_fit_its_config():
         get_config("huge")
 
 
+def test_small_forms_are_checked_before_the_job_begins():
+    from configs.lifecycle import get_config
+
+    config = get_config("tiny").to_dict()
+    lifecycle.check(config)
+    config["distil"]["forms"]["half the columns, distilled"]["recover"] = "distill"
+    with pytest.raises(ValueError, match="'half the columns, distilled': unknown recover 'distill', did you mean 'dis"):
+        lifecycle.check(config)
+
+
+def test_a_model_that_differs_in_its_bits_alone_is_trained_once(monkeypatch, tmp_path):
+    made, form = [], {"prune": (), "stages": 1, "slim": {"columns": 0.5}, "recover": "distil", "policy": "f32"}
+    forms = {"plain": form | {"quantize": ()}, "int8": form | {"quantize": ({"method": "int8"},)}}
+    forms["whole"] = forms["plain"] | {"slim": {}}
+    config = {"model": {}, "quantize": {}, "distil": {"forms": forms, "seed": 0, "batch_size": 1, "recovery": {}}}
+    monkeypatch.setattr(smaller.quantize.Ruler, "of", lambda *given: SimpleNamespace(pieces=None))
+    monkeypatch.setattr(smaller, "subject_of", lambda *given: None)
+    monkeypatch.setattr(smaller.forms, "smaller", lambda subject, given, seed: made.append(given["slim"]) or (0, 0))
+    monkeypatch.setattr(smaller, "measured", lambda ruler, given, *model: {"bytes": len(given["quantize"])})
+    found = smaller.DISTIL.run(config, {}, tmp_path)["forms"]
+    assert made == [{"columns": 0.5}, {}] and [found[name]["bytes"] for name in forms] == [0, 1, 0]
+    assert smaller.DISTIL.run(config, {}, tmp_path)["forms"] == found and len(made) == 2, "remembered, form by form"
+
+
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
     """The tiny main job, started twice."""
@@ -138,8 +164,11 @@ def test_main_job_writes_its_report_and_says_where(job):
         "Zero-shot against few-shot",
         "Robustness",
         "tokens per second",
-        "Fewer bits",
+        "Fewer bits, fewer numbers",
         "NF4",
+        "Wanda 50 %, trained",
+        "half the columns, distilled, int8",
+        "at rest",
         "Memory account",
         "gold: ROUGE-L",
         "after PPO",
