@@ -24,7 +24,7 @@ def get_config(arg: str = "index") -> ConfigDict:
         {
             "task": "retrievers" if arg == "tiny" else arg,
             "documents": "",  # a folder or file; empty: the documentation that comes with Python
-            "limit": 0,  # documents; 0: all
+            "limit": 0,  # about so many documents, from all places; 0: all
             # "": a small one is trained on the documents and kept; "minilm": the extra's; else a folder.
             "embedder": "",
             "chunks": {"by": "headings", "size": 128, "overlap": 16},

@@ -9,7 +9,6 @@ The store is one file in the workdir, and beside it stands the encoder that was 
 what changed.
 """
 
-import itertools
 import json
 import sys
 from collections.abc import Mapping
@@ -49,8 +48,8 @@ TITLES = 500  # headings that tell how close what the documents hold is
 
 def documents(config: Mapping[str, Any]) -> list[Unread]:
     """What is to be indexed."""
-    found = files.folder(config["documents"]) if config["documents"] else python_docs.documents()
-    return list(itertools.islice(found, config["limit"] or None))
+    found = list(files.folder(config["documents"]) if config["documents"] else python_docs.documents())
+    return found[:: max(1, len(found) // config["limit"])] if config["limit"] else found
 
 
 def chunker(config: Mapping[str, Any]) -> Chunker:

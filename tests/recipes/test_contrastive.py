@@ -27,9 +27,9 @@ def embedder():
 
 
 def pairs(rng, n):
-    """A letter and a text that repeats it among others."""
+    """A letter and a text that holds its capital among digits: nothing that they share."""
     letters = rng.choice(list("abcdefghijklmnopqrstuvwxyz"), n, replace=False)
-    return [(x, f"{rng.integers(100)}{x * 3}{rng.integers(1000)}") for x in letters]
+    return [(x, f"{rng.integers(100)}{x.upper() * 3}{rng.integers(1000)}") for x in letters]
 
 
 def coded(embedder, given, lengths=(8, 16), hard=(), **more):
@@ -65,15 +65,15 @@ def test_the_loss_is_that_of_the_embedders_vectors(embedder, hard):
 def test_training_finds_the_passages_of_new_pairs(embedder):
     rng = np.random.default_rng(1)
     loss_fn = contrastive_loss(embedder.model)
-    optimizer = optim.make({"name": "adamw", "schedule": "constant", "learning_rate": 1e-2}, embedder.params, steps=60)
+    optimizer = optim.make({"name": "adamw", "schedule": "constant", "learning_rate": 1e-2}, embedder.params, steps=30)
     step = make_step(loss_fn, optimizer)
     copied = jax.tree.map(jnp.copy, embedder.params)
     state, frozen = create(copied, optimizer, rng=jax.random.key(1))
-    for _ in range(60):
+    for _ in range(30):
         state, _ = step(state, frozen, coded(embedder, pairs(rng, 16)))
     held_out, scored = coded(embedder, pairs(np.random.default_rng(2), 16)), jax.jit(loss_fn, static_argnums=2)
     before, after = (
         float(scored(params, held_out, None)[1]["metrics"]["accuracy"][0]) / 16
         for params in (embedder.params, state.params)
     )
-    assert before < 0.5 < 0.8 < after
+    assert before < 0.3 < 0.8 < after
