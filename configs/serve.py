@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
             "quantize": "",  # a method that needs no calibration: int8, int8_dynamic, int4, nf4, ...
             "adapters": (),  # name=folder of `peft` LoRA adapters; clients choose one by its name
             "embedder": "",  # a folder of `sentence-transformers` for /v1/embeddings
+            "embedder_name": "",  # what clients call it; empty: the last part of its path
             "host": "127.0.0.1",  # other machines reach it at 0.0.0.0
             "port": 8000,  # 0: a free one, see address.json in the workdir
             "key_variable": "",  # the environment variable with the API key; empty: anyone may ask

@@ -1,5 +1,6 @@
 """Serves a model to OpenAI's clients; see configs/serve.py."""
 
+import contextlib
 import importlib.util
 import ipaddress
 import json
@@ -105,7 +106,7 @@ def serve(config: dict[str, Any], place: socket.socket, workdir: Path, console: 
     embeddings = None
     if embedder is not None:
         count = lambda texts: sum(len(embedder.encode(text)) for text in texts)  # noqa: E731
-        embeddings = Embeddings(name_of(config["embedder"]), count)
+        embeddings = Embeddings(name_of(config["embedder_name"] or config["embedder"]), count)
     application = app(serving, key=key, limits=limits, embeddings=embeddings, grace=config["grace"])
     host, port = place.getsockname()[:2]
     url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -115,7 +116,9 @@ def serve(config: dict[str, Any], place: socket.socket, workdir: Path, console: 
     if key is None and not ipaddress.ip_address(host).is_loopback:
         console.print("[yellow]anyone who reaches this machine may ask: no API key is set (key_variable)[/]")
     settings = uvicorn.Config(application, log_level="warning", timeout_graceful_shutdown=config["grace"])
-    uvicorn.Server(settings).run(sockets=[place])
+    with contextlib.suppress(KeyboardInterrupt):  # it has ended in good order by then
+        uvicorn.Server(settings).run(sockets=[place])
+    console.print("ended")
 
 
 def work(config: dict[str, Any], workdir: Path, console: Console) -> int:
