@@ -93,18 +93,8 @@ class SQLiteStore:
                 db.executemany(
                     f"INSERT INTO chunks (id, {_FIELDS}, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
-                        (
-                            c.id,
-                            c.text,
-                            c.source,
-                            c.start,
-                            c.end,
-                            c.title,
-                            c.heading,
-                            json.dumps(dict(c.metadata), allow_nan=False),
-                            v,
-                        )
-                        for c, v in zip(chunks, map(np.ndarray.tobytes, np.asarray(vectors, "<f4")), strict=True)
+                        (*_row(chunk), vector.tobytes())
+                        for chunk, vector in zip(chunks, np.asarray(vectors, "<f4"), strict=True)
                     ),
                 )
 
@@ -219,6 +209,11 @@ class SQLiteStore:
         if not where:
             self._all = version, numbers, vectors
         return numbers, vectors
+
+
+def _row(chunk: Chunk) -> tuple:
+    metadata = json.dumps(dict(chunk.metadata), allow_nan=False)
+    return chunk.id, chunk.text, chunk.source, chunk.start, chunk.end, chunk.title, chunk.heading, metadata
 
 
 def _chunk(row: tuple) -> Chunk:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 _PER_LIST = 98  # vectors of a list on average: 1,024 lists for 100,000 vectors
-_PROBED = 32  # at most this share of the lists is read: one in 32
+_PROBED = 32  # so many lists are read, or one in so many where that is more
 
 
 class VectorIndex:
@@ -39,7 +39,7 @@ class VectorIndex:
         index.cp.min_points_per_centroid = 1  # it warns otherwise
         index.train(vectors)
         index.add_with_ids(vectors, numbers)
-        index.nprobe = max(1, lists // _PROBED)
+        index.nprobe = min(lists, max(_PROBED, lists // _PROBED))
         made = self._store.with_name(f"{self._store.name}.{os.getpid()}.tmp")
         faiss.write_index(index, str(made))
         for stale in self._store.parent.glob(f"{self._store.name}.*.faiss"):

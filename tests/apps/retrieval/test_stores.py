@@ -1,5 +1,7 @@
 """Both stores against a plain dict and plain loops over it; what they share is said here once."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -139,3 +141,20 @@ def test_a_refused_call_changes_nothing(open_store):
         with pytest.raises(ValueError):
             store.upsert([entry(rng, "a"), wrong])
         assert (store.get(), store.version()) == (list(good.chunks), version)
+
+
+@pytest.mark.parametrize("open_store", ["sqlite"], indirect=True)
+def test_threads_and_connections_may_share_it(open_store):
+    stores = [open_store(), open_store()]
+    vectors = np.eye(20, 32, dtype=np.float32)
+
+    def work(number):
+        store, source = stores[number % 2], f"d{number % 10}"
+        store.upsert([Entry(source, str(number), [Chunk("a wing", source, 0, 6)], vectors[number % 10][None])])
+        hit = store.search(vectors[number % 10], 1)[0]
+        assert store.text_search("wing", 100) and store.sources()[source]
+        return hit.chunk.source == source
+
+    with ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(work, range(60)))
+    assert len(stores[0]) == len(stores[1]) == 10
