@@ -6,7 +6,7 @@ See *PAL: Program-aided Language Models*, Gao et al., https://arxiv.org/abs/2211
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -59,6 +59,12 @@ def prompt(question: str, examples: Iterable[tuple[str, str]] = ()) -> str:
     return BETWEEN_EXAMPLES.join([*solved, _ask(question)])
 
 
+def symbolic_prompt(question: str, examples: Iterable[tuple[str, str]] = ()) -> str:
+    """The same in the form of those for tables and lists, whose programs set the variable `answer`."""
+    solved = [f"{_quote(asked)}\n{program.strip()}" for asked, program in examples]
+    return STOP.join([*solved, _quote(question)])
+
+
 def program_of(text: str, stop: Sequence[str] = (STOP,)) -> str:
     """The program in what a model wrote: its first fenced block, else all up to a stop text.
 
@@ -98,6 +104,7 @@ def solve(
     questions: Sequence[str],
     examples: Sequence[tuple[str, str]] = (),
     *,
+    form: Callable[[str, Iterable[tuple[str, str]]], str] = prompt,
     samples: int = 1,
     options: Options = WRITING,
     limits: Limits = LIMITS,
@@ -105,7 +112,9 @@ def solve(
 ) -> list[Solution]:
     """Programs for each question and the majority of their answers, numbers being equal that are written differently.
 
-    Examples that the model's window does not hold are left out, the first ones first.
+    Examples (question, program) that the model's window does not hold are left out, the first ones first.
+
+    form: `prompt` or `symbolic_prompt`.
 
     Raises:
       ValueError: fewer than one sample, several that would all be the same, or a question too long for the window.
@@ -116,7 +125,7 @@ def solve(
             f"PAL votes over at least 1 program, and over several at a temperature above 0; given {samples} at "
             f"{options.temperature:g}"
         )
-    prompts = [_fitting(model, question, examples, options) for question in questions]
+    prompts = [_fitting(model, form, question, examples, options) for question in questions]
     replies = model.write([text for text in prompts for _ in range(samples)], options)
     programs = [program_of(reply.text, options.stop) for reply in replies]
     executed = execute_all(programs, limits=limits, level=level)
@@ -158,10 +167,20 @@ def _ask(question: str) -> str:
     return f"Q: {question}\n\n# solution in Python:\n\n\n"
 
 
-def _fitting(model: LanguageModel, question: str, examples: Sequence[tuple[str, str]], options: Options) -> str:
+def _quote(question: str) -> str:
+    return f'"""\nQ: {question}\n"""\n'
+
+
+def _fitting(
+    model: LanguageModel,
+    form: Callable[[str, Iterable[tuple[str, str]]], str],
+    question: str,
+    examples: Sequence[tuple[str, str]],
+    options: Options,
+) -> str:
     """The prompt with as many of the last examples as the window holds."""
     for first in range(len(examples) + 1):
-        text = prompt(question, examples[first:])
+        text = form(question, examples[first:])
         if model.window is None or model.count(text) + options.max_new_tokens <= model.window:
             return text
     raise ValueError(

@@ -28,6 +28,20 @@ def test_the_prompt_has_the_published_form():
     )
 
 
+@needs_sandbox
+def test_the_symbolic_prompt_has_the_published_form():
+    """That of penguin_prompt.py, whose programs are no functions."""
+    table = "Louis, 7\nGwen, 8\nWho is older?"
+    ages = (
+        "# Put the ages into a list.\nages = [('Louis', 7), ('Gwen', 8)]\n\nanswer = max(ages, key=lambda x: x[1])[0]"
+    )
+    text = pal.symbolic_prompt("Who is young?", [(table, ages)])
+    assert text == f'"""\nQ: {table}\n"""\n\n{ages}\n\n\n"""\nQ: Who is young?\n"""\n'
+    model = Scripted([f'\n{ages}\n\n\n"""\nQ: Next?\n"""'])
+    [solution] = pal.solve(model, ["Who is young?"], [(table, ages)], form=pal.symbolic_prompt)
+    assert (solution.prompt, solution.vote.answer) == (text, "Gwen")
+
+
 @pytest.mark.parametrize(
     ("reply", "program"),
     [

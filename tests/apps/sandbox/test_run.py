@@ -179,6 +179,39 @@ def test_isolation_is_what_was_seen_to_work(monkeypatch):
         assert given.level == "unsafe" and "needs Linux" in given.reason
 
 
+LAYERS = {
+    "landlock": (
+        "call('prctl', 38, 1, 0, 0, 0); landlock.restrict([os.path.dirname(os.__file__)], '.')",
+        "open('inside', 'w'); import colorsys; os.listdir('/')",
+        r"PermissionError: \[Errno 13\] Permission denied: '/'",
+    ),
+    "seccomp": (
+        "call('prctl', 38, 1, 0, 0, 0); seccomp.restrict(seccomp.program(os.uname().machine))",
+        "os.listdir('/'); os.fork()",
+        r"PermissionError: \[Errno 1\]",
+    ),
+    "namespaces": (
+        "namespaces.separate(); namespaces.new_root({}, [], '/scratch', 9999, 9); sandboxed._fork()",
+        "assert (os.getpid(), os.listdir('/'), os.getuid() > 0) == (1, ['scratch'], True); open('inside', 'w')\n"
+        "open('/outside', 'w')",
+        r"OSError: \[Errno 30\] Read-only file system: '/outside'",
+    ),
+}
+
+
+@pytest.mark.skipif(isolation().level != "namespaces", reason=isolation().reason)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_each_layer_holds_without_the_others(layer, tmp_path):
+    enter, program, error = LAYERS[layer]
+    folder = str(Path(levels.__file__).parent)
+    code = (
+        f"import os, sys; sys.path.insert(0, {folder!r})\nfrom inside import landlock, namespaces, sandboxed, seccomp\n"
+    )
+    code += f"from inside.system import call\n{enter}\n{program}"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert re.search(error, done.stderr), done.stderr
+
+
 @pytest.mark.parametrize(
     ("machine", "header"),
     [("x86_64", "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), ("aarch64", "/usr/include/asm-generic/unistd.h")],
