@@ -186,11 +186,11 @@ class Gate:
             return
         path = scope["path"]
         address = "/v1/models/{model}" if path.startswith("/v1/models/") else path
+        address = address if address in openapi.ADDRESSES else "other"
 
         async def counting(message: Message) -> None:
             if message["type"] == "http.response.start":
-                known = address if address in openapi.ADDRESSES else "other"
-                self.responses[known, message["status"]] += 1
+                self.responses[address, message["status"]] += 1
             await send(message)
 
         inner = self.inner
@@ -198,7 +198,11 @@ class Gate:
             message = "the API key is missing or wrong: send it as 'Authorization: Bearer KEY'"
             refusal = Refusal(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
             inner = refusal.response()
-        await inner(scope, receive, counting)
+        try:
+            await inner(scope, receive, counting)
+        except Exception:
+            self.responses[address, 500] += 1  # what the layer around this one answers
+            raise
 
     def _knows(self, scope: Scope) -> bool:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")

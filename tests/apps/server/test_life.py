@@ -146,6 +146,7 @@ def test_a_fault_of_the_server_is_told_in_the_same_shape(monkeypatch):
         status, _, raw = post(server, "/v1/embeddings", {"model": "vectors", "input": "x"})
         assert (status, json.loads(raw)["error"]["type"]) == (500, "server_error")
         assert "no such key" not in raw.decode()
+        assert b'{address="/v1/embeddings",status="500"} 1\n' in get(server, "/metrics")[2]
 
 
 def test_document_shows_the_limits(scripted_server):
