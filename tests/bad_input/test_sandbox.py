@@ -26,12 +26,14 @@ def command(folder, **changes):
 
 
 CASES = {
-    "no processor time": (lambda p: Limits(cpu=0), "limit cpu=0: expected more than 0"),
-    "negative wall": (lambda p: Limits(wall=-1.5), "limit wall=-1.5: expected more than 0"),
-    "no output": (lambda p: Limits(output=0), "limit output=0: expected more than 0"),
-    "no processes": (lambda p: Limits(processes=0), "limit processes=0: expected more than 0"),
-    "limit that is no number": (lambda p: Limits(memory="1 GB"), "limit memory='1 GB': expected more than 0"),
-    "limit that is a truth value": (lambda p: Limits(disk=True), "limit disk=True: expected more than 0"),
+    "no processor time": (lambda p: Limits(cpu=0), "limit cpu=0: expected a number above 0"),
+    "negative wall": (lambda p: Limits(wall=-1.5), "limit wall=-1.5: expected a number above 0"),
+    "wall that is no number": (lambda p: Limits(wall=float("nan")), "limit wall=nan: expected a number above 0"),
+    "endless wall": (lambda p: Limits(wall=float("inf")), "limit wall=inf: expected a number above 0"),
+    "no output": (lambda p: Limits(output=0), "limit output=0: expected a number above 0"),
+    "no processes": (lambda p: Limits(processes=0), "limit processes=0: expected a number above 0"),
+    "limit that is no number": (lambda p: Limits(memory="1 GB"), "limit memory='1 GB': expected a number above 0"),
+    "limit that is a truth value": (lambda p: Limits(disk=True), "limit disk=True: expected a number above 0"),
     "half a second of processor time": (lambda p: Limits(cpu=0.5), "limit cpu=0.5: expected a whole number"),
     "unknown level": (
         lambda p: run("pass", level="namespace"),

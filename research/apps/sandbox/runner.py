@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import math
 import os
 import selectors
 import signal
@@ -41,8 +42,8 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-                raise ValueError(f"limit {field.name}={value!r}: expected more than 0")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+                raise ValueError(f"limit {field.name}={value!r}: expected a number above 0")
             if field.name != "wall" and not isinstance(value, int):
                 raise ValueError(f"limit {field.name}={value!r}: expected a whole number")
 
