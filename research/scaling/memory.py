@@ -146,12 +146,10 @@ def training(setting: Setting, *, cpu: bool | None = None) -> Account:
     Raises:
       ValueError: what the model, the recipe or the optimizer refuses, or a mesh that does not divide a weight.
     """
-    run = _Run.of(setting)
+    run = Run.of(setting)
     kept = run.bytes_per_device()
-    one = _Run.of(_local(setting)) if any(setting.cut(axis) > 1 for axis in meshes.AXES) else run
-    moment = one.moment(jax.default_backend() == "cpu" if cpu is None else cpu)
-    if setting.cut("fsdp") > 1:  # gradients are cut like the weights they belong to
-        moment["gradients"] //= setting.cut("fsdp")
+    one = Run.of(_local(setting)) if any(setting.cut(axis) > 1 for axis in meshes.AXES) else run
+    moment = one.moment(jax.default_backend() == "cpu" if cpu is None else cpu, setting.cut("fsdp"))
     moving = {name: moment[name] for name in ("gradients", "activations", "logits", "temporaries")}
     stays = (kept["params"] + kept["frozen"]) * (2 if setting.copied else 1)
     return Account(stays, kept["opt_state"], kept["batch"], 0, **moving)
@@ -159,7 +157,7 @@ def training(setting: Setting, *, cpu: bool | None = None) -> Account:
 
 def compiled(setting: Setting) -> tuple[int, int]:
     """(state, rest) of the same update on one device as XLA counts them when it compiles it."""
-    run = _Run.of(setting)
+    run = Run.of(setting)
     lowered = jax.jit(run.update, donate_argnums=0).lower(run.state, run.frozen, run.batch)
     # Buffers are decided on before code is made, so the code may be bad: that saves half of the compile time.
     quick: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -256,7 +254,7 @@ def _ids(rows: int, length: int, dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct
     return jax.ShapeDtypeStruct((rows, length), dtype)
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """A run as shapes."""
 
     setting: Setting
@@ -267,7 +265,7 @@ class _Run(NamedTuple):
     optimizer: optim.Optimizer
 
     @classmethod
-    def of(cls, setting: Setting) -> "_Run":
+    def of(cls, setting: Setting) -> "Run":
         shapes, chosen = setting.shapes, setting.recipe
         learns = weights.trainable(shapes, chosen) if chosen else None
         params, frozen = (shapes, None) if learns is None else tree.split(shapes, learns)
@@ -296,11 +294,15 @@ class _Run(NamedTuple):
             found[name] += sum(_bytes(leaf, layout.shard_shape(leaf.shape)) for leaf, layout in pairs)
         return found
 
-    def moment(self, cpu: bool) -> Counter[str]:
-        """The fullest moment of the step: within the passes over the model, or within the optimizer's update."""
+    def moment(self, cpu: bool, cut: int = 1) -> Counter[str]:
+        """The fullest moment of the step: within the passes over the model, or within the optimizer's update.
+
+        cut: devices that share the weights (`fsdp`), and so gradients and what the optimizer keeps beside them.
+        """
         traced = jax.jit(self.update).trace(self.state, self.frozen, self.batch).jaxpr
         found = live.peak(traced, _labels(self.setting.config, jax.tree.leaves(self.state.params)), cpu=cpu)
-        updating = self._updating()
+        found["gradients"] //= cut
+        updating = Counter({name: count // cut for name, count in self._updating().items()})
         return found if found.total() > updating.total() else updating
 
     def _updating(self) -> Counter[str]:

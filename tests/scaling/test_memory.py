@@ -65,7 +65,7 @@ SETTINGS = {
 
 def compiled(given: Setting):
     """What the compiler says about one device: bytes of arguments and of temporaries."""
-    run = memory._Run.of(given)
+    run = memory.Run.of(given)
     arguments = (run.state, run.frozen, run.batch)
     if not given.mesh:
         program = jax.jit(run.update, donate_argnums=0).lower(*arguments)
