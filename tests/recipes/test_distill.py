@@ -30,6 +30,7 @@ CASES = {
     "decoder": ("llama", {}, Match(hidden=((1, 2), (2, 3)), hidden_weight=0.5), Match()),
     "masked": ("bert", {}, Match(attention=((0, 1), (1, 2)), attention_weight=2.0, heads="mean"), Match()),
     "labels": ("bert", {"head": "sequence", "n_labels": 4}, Match(hidden=((0, 0),)), Match()),
+    "labels of tokens": ("bert", {"head": "token", "n_labels": 4}, Match(), Match()),
     "encoder-decoder": ("t5", {}, Match(hidden=((2, 3),)), Match(hidden=((1, 1),), attention=((0, 2),), heads="mean")),
 }
 
