@@ -103,7 +103,8 @@ def read_traces(path: str | Path) -> list[Trace]:
       ValueError: a line that is no such run; names file and line.
     """
     traces = []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    text = Path(path).read_text(encoding="utf-8").removesuffix("\n")
+    for number, line in enumerate(text.split("\n") if text else (), 1):  # JSON may hold what `splitlines` splits at
         try:
             row = json.loads(line)
             if row.pop("schema") != SCHEMA or row["ended"] not in ENDS:

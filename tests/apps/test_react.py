@@ -194,6 +194,10 @@ def test_hotpot_and_fever_rows_go_through_side_by_side(data_dir, tmp_path):
         else:
             assert sum(exact(answer, row["answer"]) for answer, row in zip(answers, some, strict=True)) == 20
         append_traces(tmp_path / "runs.jsonl", traces)
+    traces[0].question += "\u2028\x85\r\n"
+    append_traces(tmp_path / "odd.jsonl", traces[:1])
+    assert read_traces(tmp_path / "odd.jsonl") == traces[:1]
+    traces[0].question = claims[0]["question"]
     kept = read_traces(tmp_path / "runs.jsonl")
     assert len(kept) == 80 and kept[40:] == traces
     first = json.loads((tmp_path / "runs.jsonl").read_text(encoding="utf-8").splitlines()[0])

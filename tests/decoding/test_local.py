@@ -19,7 +19,7 @@ from research.weights import attach
 
 BYTES = ByteTokenizer()
 SIZES = {"d_model": 16, "n_layers": 1, "n_heads": 2, "n_kv_heads": 2, "d_ff": 32, "head_dim": 8}
-PROMPTS = ["Once upon a time", "Lily", "Tom and his dog went to the park. They", "One day"]
+PROMPTS = ["Once upon a time", "Lily", "Tom and his dog", "One day"]
 TOOLS = ({"type": "function", "function": {"name": "add", "description": "", "parameters": {"type": "object"}}},)
 
 
