@@ -111,9 +111,10 @@ class LanceStore:
 
         with self._use():
             if len(self) > self._exact_to and not any(i.columns == ["vector"] for i in self._table.list_indices()):
-                # LanceDB's own choice is so few lists that a search reads all of them up to 100,000 vectors.
-                lists = round(len(self) ** 0.5)
-                self._table.create_index("vector", config=IvfSq(distance_type="dot", num_partitions=lists))
+                # Of LanceDB's own lists a search reads all up to 100,000 vectors, and `optimize` joins small ones to
+                # such unless the size was asked for.
+                size = round(len(self) ** 0.5)
+                self._table.create_index("vector", config=IvfSq(distance_type="dot", target_partition_size=size))
             self._table.optimize(cleanup_older_than=timedelta(days=1))
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""faiss above the SQLite store: as good as exact search on clustered vectors, and never stale."""
+"""Indices of many vectors: as good as exact search on clustered vectors, and never stale."""
 
 import sys
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from research.apps.retrieval.document import Chunk
+from research.apps.retrieval.lance import LanceStore
 from research.apps.retrieval.sqlite import SQLiteStore
 from research.apps.retrieval.store import Entry
 
-pytest.importorskip("faiss", reason="the extra rag is not installed")
 WIDTH, NUMBER = 24, 8000
 
 
@@ -27,6 +27,7 @@ def put(store, source, vectors):
 
 @pytest.fixture
 def opened(tmp_path):
+    pytest.importorskip("faiss", reason="the extra rag is not installed")
     stores = []
 
     def one(exact_to):
@@ -89,3 +90,24 @@ def test_without_faiss_it_says_what_to_do(opened, monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(ValueError, match=r"pip install lifecycle\[rag\], or open it with a greater exact_to"):
         store.search(np.ones(WIDTH), 3)
+
+
+def test_lancedb_reads_few_lists_and_finds_the_same(tmp_path):
+    pytest.importorskip("lancedb", reason="the extra lancedb is not installed")
+    exact, near = (
+        LanceStore(str(tmp_path / "store"), embedder="x", width=WIDTH, exact_to=exact_to) for exact_to in (10**6, 1000)
+    )
+    noise = np.random.default_rng(5).normal(size=(3020, WIDTH))
+    put(exact, "a", np.concatenate([clustered(0, 2000), noise[20:] / np.linalg.norm(noise[20:], axis=1)[:, None]]))
+    for _ in range(2):  # the second time it is only brought up to date
+        near.index()
+
+    def recall(queries):
+        names = [[{hit.chunk.id for hit in store.search(q, 10)} for q in queries] for store in (exact, near)]
+        return np.mean([len(right & found) / 10 for right, found in zip(*names, strict=True)])
+
+    assert recall(clustered(1, 20)) > 0.95
+    assert recall(noise[:20]) < 1  # else every list was read
+    new = -clustered(0, 1)
+    put(exact, "b", new)
+    assert near.search(new[0], 1)[0].chunk.id == "b@0-1"
