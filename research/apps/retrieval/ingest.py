@@ -68,7 +68,8 @@ def ingest(
             done.unchanged += 1
         else:
             try:
-                chunks = chunker(read())
+                if not (chunks := chunker(read())):
+                    raise ValueError(f"{source}: there is no text in it")
             except ValueError as error:
                 done.problems.append(str(error))
             else:

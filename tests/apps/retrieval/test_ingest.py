@@ -14,7 +14,8 @@ import pytest
 from rich.console import Console
 
 from research.apps.retrieval.chunks import Chunker
-from research.apps.retrieval.files import folder
+from research.apps.retrieval.document import Document
+from research.apps.retrieval.files import Unread, folder
 from research.apps.retrieval.ingest import ingest
 from tests.apps.retrieval import ingesting
 from tests.apps.retrieval.hashed import Hashed
@@ -81,6 +82,13 @@ def test_one_bad_file_loses_nothing(open_store, tmp_path):
     (docs / "note.md").write_bytes(b"\0\0")  # what was known of it is kept
     assert ingest(folder(docs), store, Hashed(), CHUNKER).removed == 0
     assert store.get({"source": "note.md"})
+
+
+def test_a_document_without_text_loses_nothing(open_store):
+    texts = {"a": "words", "b": " \n", "c": "more"}
+    unread = [Unread(name, name, lambda name=name: Document(name, texts[name])) for name in texts]
+    done = ingest(unread, open_store(), Hashed(), CHUNKER)
+    assert (done.added, done.problems) == (2, ["b: there is no text in it"])
 
 
 def test_collections_can_share_a_store(open_store, tmp_path):
