@@ -158,13 +158,15 @@ def answers(config: Mapping[str, Any], workdir: Path, console: Console) -> None:
     ways = {"first line of the best passage": reader.by_first_line(find, config["k"])}
     if model is not None:
         options = Options(max_new_tokens=config["answer_tokens"])
-        ways[config["name"] or config["model"]] = reader.by_model(find, config["k"], model, options, config["chat"])
+        ways[config["name"] or config["model"]] = reader.by_model(
+            find, config["k"], model, options, chat=config["chat"]
+        )
     rater = judge.Address(**config["judge"]) if config["judge"]["url"] else None
     results = {}
     for name, way in ways.items():
-        given = [way(question.text) for question in asked]
+        given = way([question.text for question in asked])
         results[name] = dict(reader.scored(asked, given))
-        results[name]["refused outside"] = (reader.refused([way(question) for question in reader.OUTSIDE]),)
+        results[name]["refused outside"] = (reader.refused(way(reader.OUTSIDE)),)
         if rater is not None:
             results[name]["rating"] = reader.faithfulness(rater, asked, given)
     measures = list(next(iter(results.values())))

@@ -7,7 +7,7 @@ import numpy as np
 
 from research.apps.protocol import LanguageModel, Options
 from research.apps.retrieval.document import Chunk
-from research.apps.retrieval.prompt import NOT_FOUND, Answer, answer, assemble, citation_precision
+from research.apps.retrieval.prompt import INSTRUCTION, NOT_FOUND, Answer, assemble, citation_precision, citations
 from research.apps.retrieval.retriever import Retriever
 from research.apps.retrieval.store import Hit
 from research.data import python_docs
@@ -15,6 +15,9 @@ from research.data.instructions import summary_and_body
 from research.evaluation.judge import Form, Judge, rate
 from research.evaluation.squad import normalized, squad
 from research.evaluation.text_metrics import Interval, bootstrap
+
+Answering = Callable[[Sequence[str]], list[Answer]]
+"""Questions -> answers."""
 
 LONGEST = 120  # characters of an answer
 # What the documents do not hold.
@@ -62,12 +65,13 @@ def questions(chunks: Sequence[Chunk], seed: int) -> list[Question]:
 
 
 def examples(
-    asked: Sequence[Question], retriever: Retriever, model: LanguageModel, k: int, answer_tokens: int
+    asked: Sequence[Question], retriever: Retriever, model: LanguageModel, k: int, answer_tokens: int, instruction: str
 ) -> list[dict[str, str]]:
-    """Prompts as `answer` makes them; the right answer with its citation, or `NOT_FOUND` where no passage has it."""
+    """Prompts as `by_model` makes them; the right answer with its citation, or `NOT_FOUND` where no passage has it."""
     made = []
     for question in asked:
-        prompt, passages, _ = assemble(question.text, retriever(question.text, k), model, answer_tokens=answer_tokens)
+        hits = retriever(question.text, k)
+        prompt, passages, _ = assemble(question.text, hits, model, answer_tokens=answer_tokens, instruction=instruction)
         places = [i for i, hit in enumerate(passages, start=1) if question.supported_by(hit.chunk)]
         assert isinstance(prompt, str)
         right = f"{question.answer} [{places[0]}]" if places else NOT_FOUND
@@ -85,16 +89,44 @@ def first_line(hits: Sequence[Hit]) -> Answer:
     return Answer(f"{(below or lines)[0]} [1]", (hits[0],), (), tuple(hits))
 
 
-def by_first_line(retriever: Retriever, k: int) -> Callable[[str], Answer]:
-    """Question -> answer."""
-    return lambda question: first_line(retriever(question, k))
+def by_first_line(retriever: Retriever, k: int) -> Answering:
+    """What `first_line` says of every question."""
+    return lambda asked: [first_line(retriever(question, k)) for question in asked]
 
 
 def by_model(
-    retriever: Retriever, k: int, model: LanguageModel, options: Options, chat: bool = False
-) -> Callable[[str], Answer]:
-    """Question -> answer."""
-    return lambda question: answer(question, retriever, model, options, k=k, chat=chat)
+    retriever: Retriever | None,
+    k: int,
+    model: LanguageModel,
+    options: Options,
+    *,
+    instruction: str = INSTRUCTION,
+    chat: bool = False,
+) -> Answering:
+    """What `prompt.answer` says of every question, asked together; without a retriever it answers from memory."""
+
+    def answers(asked: Sequence[str]) -> list[Answer]:
+        made = [
+            assemble(
+                question,
+                retriever(question, k) if retriever else (),
+                model,
+                answer_tokens=options.max_new_tokens,
+                instruction=instruction,
+                chat=chat,
+            )
+            for question in asked
+        ]
+        close = [i for i, one in enumerate(made) if one.passages or not retriever]
+        given = [Answer(NOT_FOUND)] * len(made)
+        for i, reply in zip(close, model.write([made[i].prompt for i in close], options), strict=True):
+            shown, numbers = made[i].passages, citations(reply.text)
+            cited = tuple(shown[n - 1] for n in numbers if 1 <= n <= len(shown))
+            wrong = tuple(n for n in numbers if not 1 <= n <= len(shown))
+            given[i] = Answer(reply.text.strip(), cited, wrong, shown, made[i].dropped)
+        return given
+
+    return answers
 
 
 def scored(asked: Sequence[Question], answers: Sequence[Answer]) -> dict[str, Interval]:
