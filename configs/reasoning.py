@@ -24,9 +24,9 @@ def get_config(arg: str = "") -> ConfigDict:
     model = {"d_model": width, "n_layers": layers, "n_heads": 4, "d_ff": 8 * width // 3 // 8 * 8}
     model |= {"max_length": 512, "tied": True, "policy": "f32" if tiny else "bf16"}
     # The same steps, rows and lengths for all forms, so that all read as many tokens.
-    training = {"steps": 4, "batch_size": 2, "length": 384} if tiny else {"steps": 1000, "batch_size": 4, "length": 256}
-    training |= {"optimizer": "muon", "learning_rate": 3e-3}
-    learned = {"steps": (1, 5), "numbers": (1, 199), "most": 399, "distractors": 0.2}
+    training = {"batch_size": 2, "length": 384} if tiny else {"batch_size": 4, "length": 256}
+    training |= {"optimizer": "muon", "learning_rate": 4e-3, "prompt_weight": 0.2}
+    learned = {"steps": (1, 5), "numbers": (1, 499), "most": 999, "distractors": 0.2}
     return ConfigDict(
         {
             "worlds": (arg,) if arg in WORLDS else WORLDS,
@@ -36,12 +36,12 @@ def get_config(arg: str = "") -> ConfigDict:
                 "sandbox": "bubblewrap",  # the least isolation that programs are run in
                 "tokenizer": {"texts": 200 if tiny else 2000, "vocab_size": 480 if tiny else 600},
                 "model": model,
-                "training": training,
+                "training": training | {"steps": 4 if tiny else 2000},
                 "learn": learned,
                 "tests": {
                     "as trained": learned,
                     "more steps": {**learned, "steps": (6, 8)},
-                    "larger numbers": {**learned, "numbers": (200, 999), "most": 9999},
+                    "larger numbers": {**learned, "numbers": (500, 999), "most": 9999},
                 },
                 "questions": 4 if tiny else 200,
                 "votes": {
@@ -57,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "forms": ("closed book", "RAG", "ReAct"),
                 "tokenizer": {"texts": 200 if tiny else 2000, "vocab_size": 480 if tiny else 600},
                 "model": model,
-                "training": training,
+                "training": training | {"steps": 4 if tiny else 600},
                 # The last edition comes after training; RAG and ReAct learn to read in all before it.
                 "registry": {"count": 9, "people": 200, "newcomers": 40, "changed": 0.4},
                 "passages": 3,

@@ -9,6 +9,7 @@ from configs.reasoning import get_config
 from experiments import fact_forms, problem_forms, reasoning
 from experiments.fact_forms import FACT_FORMS, Library, fact_lessons, grouped
 from experiments.problem_forms import PROBLEM_FORMS, problem_lessons
+from experiments.stages import reasoning as stage
 from research.apps import sandbox
 from research.apps.protocol import Options
 from research.data.changing_facts import editions
@@ -78,13 +79,14 @@ def test_lessons_differ_by_seed_and_the_closed_book_is_of_the_last_edition():
 
 def test_the_grid_in_its_smallest_form(tmp_path):
     config, out = get_config("tiny").to_dict(), io.StringIO()
-    config["problems"]["forms"], config["facts"]["forms"] = ("chain of thought",), ("ReAct",)
+    config["problems"]["forms"], config["facts"]["forms"] = ("chain of thought",), ("closed book",)
+    config["problems"]["tests"].pop("larger numbers")
     reasoning.work(config, tmp_path, Console(file=out, width=250))
     assert len(list(tmp_path.glob("*.json"))) == 2
     for world in ("problems", "facts"):
         assert (tmp_path / f"reasoning_{world}.png").stat().st_size > 1000
     told = out.getvalue()
-    assert "chain of thought, vote" in told and "changed, two looks" in told and "larger numbers" in told
+    assert "chain of thought, vote" in told and "changed, two looks" in told and "more steps" in told
     reasoning.work(config, tmp_path, Console(file=io.StringIO()))  # remembered: nothing is trained again
 
 
@@ -99,3 +101,13 @@ def test_the_grid_in_its_smallest_form(tmp_path):
 def test_what_does_not_exist_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         reasoning.check(get_config("tiny").to_dict() | change)
+
+
+def test_the_stage_of_the_main_job_is_left_out_where_there_is_no_sandbox(monkeypatch, tmp_path):
+    def refuse(program, *, level):
+        raise sandbox.NoSandboxError(f"programs are to run at least at level {level!r}; this machine gives less")
+
+    monkeypatch.setattr(sandbox, "run", refuse)
+    found = stage.run({"reasoning": {"sandbox": "namespaces"}}, {}, tmp_path)
+    assert found == {"skipped": "programs are to run at least at level 'namespaces'; this machine gives less"}
+    assert stage.rows(found)[1] == [[found["skipped"]]]

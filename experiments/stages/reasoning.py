@@ -1,0 +1,80 @@
+"""Stage 23: a small decoder learns in seconds to write programs and to look up facts; a PAL and a ReAct run of it."""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.fact_forms import Library, fact_lessons, grouped, look_up
+from experiments.problem_forms import problem_lessons
+from experiments.reasoners import small_model, taught, trained_tokenizer
+from experiments.stages.stage import Done, Stage
+from research.apps import pal, sandbox
+from research.apps.protocol import Options
+from research.data.changing_facts import editions
+from research.data.word_problems import Difficulty, word_problem
+from research.decoding.local import LocalModel
+
+
+def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> dict[str, Any]:
+    """Right answers to held-out problems and to facts of a later edition, before and after training; a run of each.
+
+    {"skipped": the reason} where the machine gives less isolation than the config demands.
+    """
+    del inputs, folder
+    settings = config["reasoning"]
+    try:
+        sandbox.run("pass", level=settings["sandbox"])
+    except sandbox.NoSandboxError as error:
+        return {"skipped": str(error)}
+    learn, seed = Difficulty(**settings["problems"]), settings["seed"]
+    *known, before, now = (Library(edition) for edition in editions(seed, **settings["registry"]))
+    every = zip(problem_lessons("program", learn, seed), fact_lessons("ReAct", [*known, before], 0, seed), strict=True)
+    lessons = chain.from_iterable(every)
+    tokenizer = trained_tokenizer(lessons, settings["tokenizer"])
+    model = small_model(settings["model"], tokenizer)
+    params, costs = taught(model, tokenizer, lessons, settings["training"], seed)
+    count, tokens = settings["questions"], settings["new_tokens"]
+    problems = [word_problem(seed, i, learn, held_out=True) for i in range(count)]
+    facts = [question for group in grouped(before, now, count // 6).values() for question in group]
+    right: dict[str, Any] = {}
+    for name, weights in (("before training", jax.jit(model.init)(jax.random.key(seed))), ("after", params)):
+        local = LocalModel(model, weights, tokenizer, name="reasoner", batch_size=count)
+        options = Options(tokens, stop=(pal.STOP,))
+        solved = pal.solve(local, [p.question for p in problems], options=options, level=settings["sandbox"])
+        traces = look_up(local, now, facts, tokens)
+        ok = [s.vote.answer == str(p.answer) for s, p in zip(solved, problems, strict=True)]
+        found = [trace.answer == q.answer for trace, q in zip(traces, facts, strict=True)]
+        right[name] = {"PAL": statistics.mean(ok), "ReAct": statistics.mean(found)}
+    # The first right ones, of the longest runs; where there are none, the first.
+    program = max(range(count), key=lambda i: (ok[i], len(problems[i].chain)))
+    looked = max(range(len(facts)), key=lambda i: (found[i], len(facts[i].titles)))
+    executed = solved[program].executed[0]
+    return {
+        "right": right,
+        "questions": {"PAL": count, "ReAct": len(facts)},
+        "isolation": sandbox.isolation().level,
+        "program": {"question": problems[program].question, "answer": problems[program].answer, **executed._asdict()},
+        "trace": asdict(traces[looked]) | {"right": facts[looked].answer},
+        **costs,
+    }
+
+
+def rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the summary, or the reason why there is none."""
+    if "skipped" in found:
+        return ["skipped"], [[found["skipped"]]]
+    header = ["", *(f"{name}, {count} questions" for name, count in found["questions"].items())]
+    return header, [[name, *(f"{x:.2f}" for x in by_form.values())] for name, by_form in found["right"].items()]
+
+
+STAGE = Stage(
+    name="reasoning",
+    title="Programs and actions: a small decoder learns to solve word problems (PAL) and to look up facts (ReAct)",
+    run=run,
+    reads=("reasoning",),
+)
