@@ -1,7 +1,7 @@
 """Distillation on three families: MiniLM on SST-2, the story writer stories260K, a small translator; 3 seeds.
 
-python -m experiments.distill --config=configs/distill.py                       # half an hour of one CPU core
-python -m experiments.distill --config=configs/distill.py:decoder               # one family
+python -m experiments.distill --config=configs/distill.py                       # all families
+python -m experiments.distill --config=configs/distill.py:decoder               # 29 minutes, on two cores in full use
 python -m experiments.distill --config=configs/distill.py:tiny --workdir=runs/distill_tiny   # to see it run
 
 `encoder_decoder.base` is a folder of configs/base_encdec.py; an empty name leaves that family out. See *Distilling the

@@ -6,15 +6,17 @@ from typing import Any
 import jax
 import numpy as np
 
+from configs.compress import PLAIN
 from experiments.trial import linear_decay, train
 from research import weights
 from research.core import tree
 from research.core.names import meant
 from research.models import Model, ModelConfig, build
 from research.recipes.distill import beside_teacher, distillation_loss
-from research.weights.prune import gradual
+from research.weights.prune import Pruner, gradual
 from research.weights.slim import importance, slim
 
+CUTS = ("heads", "columns", "layers", "encoder_layers")
 RECOVERIES = ("", "full", "lora", "distil")
 
 
@@ -87,11 +89,20 @@ def recipe_of(form: Mapping[str, Any], stage: int, rank: int) -> list[dict[str, 
 
 
 def check_form(name: str, form: Mapping[str, Any]) -> None:
-    """Refuses rules and a recovery that do not exist."""
-    rules_of(form)
+    """Refuses options and rules that do not exist or mean nothing."""
+    for given, known in ((form, PLAIN), (form["slim"], CUTS)):
+        if unknown := sorted(set(given) - set(known)):
+            hint = meant(unknown[0], known)
+            raise ValueError(f"form {name!r}: unknown option {unknown[0]!r}{hint}; have {sorted(known)}")
     if form["recover"] not in RECOVERIES:
         hint = meant(form["recover"], RECOVERIES)
         raise ValueError(f"form {name!r}: unknown recover {form['recover']!r}{hint}; have {list(RECOVERIES)}")
+    for what in ("heads", "columns"):
+        if not 0 < (share := form["slim"].get(what, 1)) <= 1:
+            raise ValueError(f"form {name!r}: slim.{what} is the share that stays, in (0, 1]; given {share}")
+    for rule in rules_of(form):
+        if isinstance(rule, Pruner):
+            rule.check()
 
 
 def rules_of(form: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -77,8 +77,8 @@ def slim(
     config: Any,
     params: Params,
     *,
-    heads: int = 0,
-    columns: int = 0,
+    heads: int | None = None,
+    columns: int | None = None,
     layers: Sequence[int] = (),
     encoder_layers: Sequence[int] = (),
     importance: Importance | None = None,
@@ -86,9 +86,9 @@ def slim(
     """The config and weights of the model that is left.
 
     Args:
-      heads: how many stay in every layer, a multiple of those that share keys; columns: of every feed-forward layer; 0:
-        all. Each layer keeps its own most important ones; with a learned relative bias (T5), which all layers share,
-        every layer keeps the same.
+      heads: how many stay in every layer, a multiple of those that share keys; columns: of every feed-forward layer;
+        None: all. Each layer keeps its own most important ones; with a learned relative bias (T5), which all layers
+        share, every layer keeps the same.
       layers: which layers go, counted from 0 or from the end; of the decoder where there are two stacks.
         encoder_layers: of the encoder beside a decoder.
       importance: from `importance`; None: by `sizes`.
@@ -99,12 +99,12 @@ def slim(
     """
     params = _plain(params)
     worth = dict(sizes(config, params) if importance is None else importance)
-    if heads and config.positions == "alibi":
+    if heads is not None and config.positions == "alibi":
         raise ValueError("ALiBi gives every head a slope by its number: without some of them the others would change")
     config, stacks = _fewer_layers(config, _stacks(params), layers, encoder_layers, worth)
-    if heads:
+    if heads is not None:
         config, stacks, params = _fewer_heads(config, stacks, params, heads, worth)
-    if columns:
+    if columns is not None:
         config, stacks = _fewer_columns(config, stacks, columns, worth)
     changed = {name: {**params[name], tree.LAYERS: each} for name, each in stacks.items()}
     return config, tree.stack({**params, **changed})

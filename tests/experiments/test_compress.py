@@ -117,10 +117,6 @@ def test_unknown_subjects_and_missing_forms(tmp_path):
     for change, words in (
         ({"subjects": ("stories",)}, "unknown subject 'stories'"),
         ({"forms": {"int8": form("int8")}}, "lack 'f32'"),
-        (
-            {"forms": {"f32": form("f32"), "odd": form("f32") | {"recover": "distill"}}},
-            "form 'odd': unknown recover 'distill', did you mean 'distil'",
-        ),
     ):
         with pytest.raises(ValueError, match=words):
             compress.work(config | change, tmp_path, Console(quiet=True))
