@@ -62,6 +62,7 @@ def get_config(arg: str = "") -> ConfigDict:
             **fewer_numbers(),
             "memory": {"compiled": ("pretrain", "lora")},  # runs whose step is compiled again, to compare with
             **preferences(),
+            "rag": rag(),
             "samples": {
                 "prompts": ("Return the", "The module defines the following", "Raise an exception if"),
                 "max_new_tokens": 64,
@@ -184,6 +185,30 @@ def shots() -> dict:
     }
 
 
+def rag() -> dict:
+    """Passages of some modules, an encoder and a reader that begin as the pre-trained model, questions about functions
+    that it never read: *Retrieval-Augmented Generation for Knowledge-Intensive NLP Tasks*,
+    https://arxiv.org/abs/2005.11401.
+    """
+    return {
+        "modules": 100,
+        "passage": 56,
+        "k": 3,
+        "known": 240,
+        "questions": 32,
+        "new_tokens": 32,
+        "seed": 7,
+        "encoder": {
+            "lengths": (24, 96),
+            "batch_size": 32,
+            "steps": 40,
+            "learning_rate": 5e-4,
+            "temperature": 0.05,
+        },
+        "reader": {"batch_size": 8, "steps": 60, "learning_rate": 1e-3},
+    }
+
+
 def optimizer(**settings) -> dict:
     """Muon for the matrices inside layers, AdamW for the rest, with a cosine schedule."""
     return {"name": "muon", "schedule": "cosine", "end": 0.05, "clip": 1.0, **settings}
@@ -193,7 +218,7 @@ def shrink(config: ConfigDict) -> None:
     """Seconds instead of minutes; the numbers mean nothing."""
     config.documents.limit = 12
     config.tokenizer.vocab_size = 512
-    config.model.update({"d_model": 32, "n_layers": 1, "n_heads": 2, "d_ff": 64, "max_length": 128, "policy": "f32"})
+    config.model.update({"d_model": 32, "n_layers": 1, "n_heads": 2, "d_ff": 64, "max_length": 192, "policy": "f32"})
     for stage in (config.pretrain, config.tune, config.lora, config.prompt, config.reward, config.dpo):
         stage.update({"steps": 6, "batch_size": 4, "evaluate_every": 3, "evaluate_batches": 1, "save_every": 2})
         stage.optimizer.warmup = 2
@@ -213,3 +238,6 @@ def shrink(config: ConfigDict) -> None:
     config.ppo.schedule.update({"iterations": 2, "rollouts": 4, "minibatch": 2, "epochs": 1})
     config.ppo.schedule.update({"evaluate_every": 1, "save_every": 1})
     config.policies.update({"samples": 2, "shown": 4})
+    config.rag.update({"modules": 12, "passage": 40, "k": 1, "known": 4, "questions": 2, "new_tokens": 4})
+    config.rag.encoder.update({"lengths": (8, 16), "batch_size": 4, "steps": 2})
+    config.rag.reader.update({"batch_size": 2, "steps": 2})

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
 from experiments.smaller import check_form
-from experiments.stages import STAGES, Done, learning, memory, pairs, policies, ppo, quantize, run_all, smaller
+from experiments.stages import STAGES, Done, learning, memory, pairs, policies, ppo, quantize, rag, run_all, smaller
 from experiments.stages.tune import NAMES
 from research import weights
 from research.core import compilation
@@ -63,6 +63,7 @@ def summary(done: Mapping[str, Done], console: Console) -> None:
     print_table("Fewer bits, fewer numbers", *quantize.rows(small), console=console)
     print_table("Memory account", *memory.rows(done["memory"].result), console=console)
     print_table("Before and after PPO and DPO", *policies.rows(done["policies"].result), console=console)
+    print_table(*rag.rows(done["rag"].result), console=console)
     print_table(
         "Time", ["stage", "took"], [[name, seconds(stage.seconds)] for name, stage in done.items()], console=console
     )

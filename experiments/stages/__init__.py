@@ -14,6 +14,7 @@ from experiments.stages import (
     ppo,
     pretrain,
     quantize,
+    rag,
     reward,
     samples,
     shots,
@@ -45,6 +46,7 @@ STAGES: tuple[Stage, ...] = (
     ppo.STAGE,
     dpo.STAGE,
     policies.STAGE,
+    rag.STAGE,
     page.STAGE,
 )
 

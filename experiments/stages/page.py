@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.smaller import pareto
-from experiments.stages import memory, policies, quantize, smaller
+from experiments.stages import memory, policies, quantize, rag, smaller
 from experiments.stages.answers import ROUGE
 from experiments.stages.stage import Done, Stage
 from experiments.stages.tune import NAMES
@@ -39,6 +39,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
             smaller_section(results),
             memory_section(results["memory"]),
             preferences_section(results),
+            rag_section(results["rag"]),
             samples_section(results["samples"]["samples"]),
         ],
         footer=f"Text sha256 {results['documents']['sha256']} · code {git_hash()} · seed {config['pretrain']['seed']}",
@@ -271,6 +272,17 @@ def _series(curves: Mapping[str, list[list[float]]]) -> dict[str, tuple]:
     return {name: tuple(zip(*points, strict=True)) for name, points in curves.items() if points}
 
 
+def rag_section(found: Mapping[str, Any]) -> str:
+    title, header, rows = rag.rows(found)
+    examples = [[e["question"], e["right"], e["answer"], " … ".join(e["cited"])[:300]] for e in found["examples"]]
+    return report.section(
+        "Answers from documents",
+        report.table(header, rows),
+        report.details("Some answers", report.table(["question", "right", "answer", "cited passage"], examples)),
+        lead=f"Questions about functions whose documentation the model never read. {title}.",
+    )
+
+
 def samples_section(samples: list[dict[str, Any]]) -> str:
     blocks = []
     for model, prompt in dict.fromkeys((s["model"], s["prompt"]) for s in samples):
@@ -294,7 +306,7 @@ STAGE = Stage(
     run=run,
     needs=(
         *("documents", "tokenizer", "compression", *NAMES, "answers", "forgetting", "samples", "shots", "card"),
-        *("quantize", "prune", "distil", "memory", "pairs", "reward", "ppo", "dpo", "policies"),
+        *("quantize", "prune", "distil", "memory", "pairs", "reward", "ppo", "dpo", "policies", "rag"),
     ),
     reads=("model", "pretrain", "tune"),
     makes=("report.html",),
