@@ -61,6 +61,8 @@ def get_config(arg: str = "") -> ConfigDict:
             "quantize": {"forms": forms(), "documents": 16, "prompt": 128, "new_tokens": 64},
             **fewer_numbers(),
             "memory": {"compiled": ("pretrain", "lora")},  # runs whose step is compiled again, to compare with
+            # Published laws, or a laws.json of experiments.fit_scaling_laws.
+            "scaling": {"laws": ("hoffmann", "besiroglu")},
             **preferences(),
             "rag": rag(),
             "samples": {

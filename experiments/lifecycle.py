@@ -20,12 +20,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
 from experiments.smaller import check_form
-from experiments.stages import STAGES, Done, learning, memory, pairs, policies, ppo, quantize, rag, run_all, smaller
+from experiments.stages import STAGES, Done, learning, memory, pairs, policies, ppo, quantize, rag, run_all, scaling, smaller
 from experiments.stages.tune import NAMES
 from research import weights
 from research.core import compilation
 from research.evaluation.card_page import interval
 from research.report import print_table, seconds
+from research.scaling import laws
 
 
 def summary(done: Mapping[str, Done], console: Console) -> None:
@@ -62,6 +63,7 @@ def summary(done: Mapping[str, Done], console: Console) -> None:
     small = smaller.joined({name: stage.result for name, stage in done.items()})
     print_table("Fewer bits, fewer numbers", *quantize.rows(small), console=console)
     print_table("Memory account", *memory.rows(done["memory"].result), console=console)
+    print_table("On scaling laws", *scaling.rows(done["scaling"].result), console=console)
     print_table("Before and after PPO and DPO", *policies.rows(done["policies"].result), console=console)
     print_table(*rag.rows(done["rag"].result), console=console)
     print_table(
@@ -91,6 +93,8 @@ def check(config: Mapping[str, Any]) -> None:
         for form, given in config[name]["forms"].items():
             check_form(form, given)
     ppo.parts(config["ppo"])
+    for law in config["scaling"]["laws"]:
+        laws.known(law)
     asked, room = pairs.row_length(config["pairs"]), config["model"]["max_length"]
     if asked > room:
         raise ValueError(f"questions with answers of {asked} tokens (pairs) do not fit the model's max_length {room}")

@@ -17,6 +17,7 @@ from experiments.stages import (
     rag,
     reward,
     samples,
+    scaling,
     shots,
     smaller,
     tokenizer,
@@ -46,6 +47,7 @@ STAGES: tuple[Stage, ...] = (
     ppo.STAGE,
     dpo.STAGE,
     policies.STAGE,
+    scaling.STAGE,
     rag.STAGE,
     page.STAGE,
 )

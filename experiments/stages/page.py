@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.smaller import pareto
-from experiments.stages import memory, policies, quantize, rag, smaller
+from experiments.stages import memory, policies, quantize, rag, scaling, smaller
 from experiments.stages.answers import ROUGE
 from experiments.stages.stage import Done, Stage
 from experiments.stages.tune import NAMES
@@ -38,6 +38,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
             *card_page.sections([Card(**results["card"]["card"])]),
             smaller_section(results),
             memory_section(results["memory"]),
+            scaling.section(results["scaling"]),
             preferences_section(results),
             rag_section(results["rag"]),
             samples_section(results["samples"]["samples"]),
@@ -306,7 +307,7 @@ STAGE = Stage(
     run=run,
     needs=(
         *("documents", "tokenizer", "compression", *NAMES, "answers", "forgetting", "samples", "shots", "card"),
-        *("quantize", "prune", "distil", "memory", "pairs", "reward", "ppo", "dpo", "policies", "rag"),
+        *("quantize", "prune", "distil", "memory", "scaling", "pairs", "reward", "ppo", "dpo", "policies", "rag"),
     ),
     reads=("model", "pretrain", "tune"),
     makes=("report.html",),
