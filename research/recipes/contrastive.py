@@ -4,6 +4,7 @@ P pairs · T length · H hard negatives · D width
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +47,7 @@ def contrastive_loss(
         P, texts = batch["tokens"].shape[:2]
         flat = {name: batch[name].reshape(P * texts, -1) for name in names}
         passages = vectors(params, flat, keys[1]).reshape(P, texts, -1)
-        hard = {}
+        hard: dict[str, Any] = {}
         if texts > 1:
             there = jnp.any(batch["segment_ids"][:, 1:] > 0, axis=-1)
             hard = {"negatives": passages[:, 1:], "negative_mask": there}
