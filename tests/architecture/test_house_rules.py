@@ -136,9 +136,10 @@ def test_every_import_is_declared():
         for top_only in (True, False):
             for module in third_party(path.read_text(), top_only=top_only):
                 distributions = {normalized(d) for d in found_in.get(module, [OPTIONAL.get(module, module)])}
-                # Tools may need an extra from their first line on (benchmarks), and the server has one of its own; the
-                # rest of the package may not.
-                lenient = not top_only or name_of(path).startswith(("tools/", "research/apps/server/"))
+                # Tools may need an extra from their first line on (benchmarks), and the server and its page have one of
+                # their own; the rest of the package may not.
+                own = ("tools/", "research/apps/server/", "research/apps/page/")
+                lenient = not top_only or name_of(path).startswith(own)
                 allowed = required | implied | (optional if lenient else set())
                 if not distributions & allowed:
                     wrong.append(f"{name_of(path)} imports {module}")

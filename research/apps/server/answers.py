@@ -35,24 +35,32 @@ class Answers:
         """
         try:
             await run_in_threadpool(self._submit)  # tokenizing takes a while
-        except BaseException as error:
+        except BaseException:
             self.stop()
-            if isinstance(error, Full):
-                raise Refusal(
-                    429, f"{error}; try again later", code="queue_full", headers={"Retry-After": "1"}
-                ) from None
-            if isinstance(error, UnknownModel):
-                raise Refusal(404, str(error), param="model", code="model_not_found") from None
-            if isinstance(error, ValueError):
-                raise Refusal(400, str(error), param=self.param, code="invalid_value") from None
             raise
 
     def _submit(self) -> None:
         for place, ask in enumerate(self.asks):
-            self.numbers.append(self.engine.submit(ask, partial(self._put, place)))
+            try:
+                self.numbers.append(self.engine.submit(ask, partial(self._put, place)))
+            except Full as error:
+                wait = {"Retry-After": "1"}
+                raise Refusal(429, f"{error}; try again later", code="queue_full", headers=wait) from None
+            except UnknownModel as error:
+                raise Refusal(404, str(error), param="model", code="model_not_found") from None
+            except ValueError as error:
+                code = "context_length_exceeded" if self._too_long(ask) else "invalid_value"
+                raise Refusal(400, str(error), param=self.param, code=code) from None
             if self.stopped:  # meanwhile; `stop` may have come before the number was written down
                 self.engine.cancel(self.numbers[-1])
                 return
+
+    def _too_long(self, ask: Ask) -> bool:
+        """Whether prompt and answer do not fit: clients look for the code, to ask again with less."""
+        try:
+            return self.engine.count(ask.prompt, ask.tools) + (ask.max_new_tokens or 1) > self.engine.window
+        except ValueError:
+            return False
 
     def _put(self, place: int, piece: Piece) -> None:
         if not self.stopped:  # the loop may be gone when a late piece comes

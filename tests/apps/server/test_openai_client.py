@@ -205,8 +205,12 @@ def test_errors_are_those_of_openai(openai_client):
     with pytest.raises(openai.BadRequestError) as error:
         openai_client.completions.create(model="scripted", prompt="x", presence_penalty=0.5)
     assert error.value.param == "presence_penalty"
-    with pytest.raises(openai.BadRequestError, match="window 2000"):
+    with pytest.raises(openai.BadRequestError, match="window 2000") as error:
         chat(openai_client, "x" * 2000)
+    assert (error.value.code, error.value.param) == ("context_length_exceeded", "messages")
+    with pytest.raises(openai.BadRequestError) as error:
+        openai_client.completions.create(model="scripted", prompt=[500])
+    assert (error.value.code, error.value.param) == ("invalid_value", "prompt")
 
 
 def test_full_key_and_fault():
