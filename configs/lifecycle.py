@@ -65,6 +65,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "scaling": {"laws": ("hoffmann", "besiroglu")},
             **preferences(),
             "rag": rag(),
+            "reasoning": reasoning(),
             "samples": {
                 "prompts": ("Return the", "The module defines the following", "Raise an exception if"),
                 "max_new_tokens": 64,
@@ -187,6 +188,38 @@ def shots() -> dict:
     }
 
 
+def reasoning() -> dict:
+    """A model of its own, taught from scratch: *PAL: Program-aided Language Models*, https://arxiv.org/abs/2211.10435;
+    *ReAct: Synergizing Reasoning and Acting in Language Models*, https://arxiv.org/abs/2210.03629.
+    """
+    return {
+        "seed": 0,
+        "sandbox": "bubblewrap",  # the least isolation that its programs are run in
+        "problems": {"steps": (1, 4), "numbers": (1, 20), "most": 99},
+        "registry": {"count": 5, "people": 150, "newcomers": 30, "changed": 0.4},
+        "tokenizer": {"texts": 1500, "vocab_size": 600},
+        "model": {
+            "d_model": 128,
+            "n_layers": 3,
+            "n_heads": 4,
+            "d_ff": 336,
+            "max_length": 384,
+            "tied": True,
+            "policy": "bf16",
+        },
+        "training": {
+            "steps": 1200,
+            "batch_size": 2,
+            "length": 256,
+            "optimizer": "muon",
+            "learning_rate": 5e-3,
+            "prompt_weight": 0.2,
+        },
+        "questions": 30,
+        "new_tokens": 64,
+    }
+
+
 def rag() -> dict:
     """Passages of some modules, an encoder and a reader that begin as the pre-trained model, questions about functions
     that it never read: *Retrieval-Augmented Generation for Knowledge-Intensive NLP Tasks*,
@@ -239,6 +272,10 @@ def shrink(config: ConfigDict) -> None:
     config.ppo.held_out_per_task = 2
     config.ppo.schedule.update({"iterations": 2, "rollouts": 4, "minibatch": 2, "epochs": 1})
     config.ppo.schedule.update({"evaluate_every": 1, "save_every": 1})
+    config.reasoning.update({"questions": 6, "new_tokens": 8})
+    config.reasoning.tokenizer.update({"texts": 200, "vocab_size": 480})
+    config.reasoning.model.update({"d_model": 32, "n_layers": 1, "d_ff": 64, "policy": "f32"})
+    config.reasoning.training.steps = 4
     config.policies.update({"samples": 2, "shown": 4})
     config.rag.update({"modules": 12, "passage": 40, "k": 1, "known": 4, "questions": 2, "new_tokens": 4})
     config.rag.encoder.update({"lengths": (8, 16), "batch_size": 4, "steps": 2})

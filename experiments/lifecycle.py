@@ -20,7 +20,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
 from experiments.smaller import check_form
-from experiments.stages import STAGES, Done, learning, memory, pairs, policies, ppo, quantize, rag, run_all, scaling, smaller
+from experiments.stages import (
+    STAGES,
+    Done,
+    learning,
+    memory,
+    pairs,
+    policies,
+    ppo,
+    quantize,
+    rag,
+    reasoning,
+    run_all,
+    scaling,
+    smaller,
+)
 from experiments.stages.tune import NAMES
 from research import weights
 from research.core import compilation
@@ -66,6 +80,7 @@ def summary(done: Mapping[str, Done], console: Console) -> None:
     print_table("On scaling laws", *scaling.rows(done["scaling"].result), console=console)
     print_table("Before and after PPO and DPO", *policies.rows(done["policies"].result), console=console)
     print_table(*rag.rows(done["rag"].result), console=console)
+    print_table("Programs and actions, right answers", *reasoning.rows(done["reasoning"].result), console=console)
     print_table(
         "Time", ["stage", "took"], [[name, seconds(stage.seconds)] for name, stage in done.items()], console=console
     )

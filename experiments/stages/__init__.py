@@ -15,6 +15,7 @@ from experiments.stages import (
     pretrain,
     quantize,
     rag,
+    reasoning,
     reward,
     samples,
     scaling,
@@ -49,6 +50,7 @@ STAGES: tuple[Stage, ...] = (
     policies.STAGE,
     scaling.STAGE,
     rag.STAGE,
+    reasoning.STAGE,
     page.STAGE,
 )
 

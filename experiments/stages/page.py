@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.smaller import pareto
-from experiments.stages import memory, policies, quantize, rag, scaling, smaller
+from experiments.stages import memory, policies, quantize, rag, reasoning, scaling, smaller
 from experiments.stages.answers import ROUGE
 from experiments.stages.stage import Done, Stage
 from experiments.stages.tune import NAMES
@@ -41,6 +41,7 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
             scaling.section(results["scaling"]),
             preferences_section(results),
             rag_section(results["rag"]),
+            reasoning.section(results["reasoning"]),
             samples_section(results["samples"]["samples"]),
         ],
         footer=f"Text sha256 {results['documents']['sha256']} · code {git_hash()} · seed {config['pretrain']['seed']}",
@@ -307,7 +308,8 @@ STAGE = Stage(
     run=run,
     needs=(
         *("documents", "tokenizer", "compression", *NAMES, "answers", "forgetting", "samples", "shots", "card"),
-        *("quantize", "prune", "distil", "memory", "scaling", "pairs", "reward", "ppo", "dpo", "policies", "rag"),
+        *("quantize", "prune", "distil", "memory", "scaling", "pairs", "reward", "ppo", "dpo", "policies"),
+        *("rag", "reasoning"),
     ),
     reads=("model", "pretrain", "tune"),
     makes=("report.html",),

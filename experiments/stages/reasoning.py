@@ -1,4 +1,4 @@
-"""Stage 23: a small decoder learns in seconds to write programs and to look up facts; a PAL and a ReAct run of it."""
+"""Stage 24: a small decoder learns in seconds to write programs and to look up facts; a PAL and a ReAct run of it."""
 
 import statistics
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from experiments.fact_forms import Library, fact_lessons, grouped, look_up
 from experiments.problem_forms import problem_lessons
 from experiments.reasoners import small_model, taught, trained_tokenizer
 from experiments.stages.stage import Done, Stage
+from research import report
 from research.apps import pal, sandbox
 from research.apps.protocol import Options
 from research.data.changing_facts import editions
@@ -70,6 +71,28 @@ def rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         return ["skipped"], [[found["skipped"]]]
     header = ["", *(f"{name}, {count} questions" for name, count in found["questions"].items())]
     return header, [[name, *(f"{x:.2f}" for x in by_form.values())] for name, by_form in found["right"].items()]
+
+
+def section(found: Mapping[str, Any]) -> str:
+    """The page's part: right answers, a program with what the sandbox gave, and the steps of an agent."""
+    if "skipped" in found:
+        return report.section("Programs and actions", report.note(f"Left out: {found['skipped']}"))
+    program, trace = found["program"], found["trace"]
+    steps = [[s["thought"], f"{s['action']}[{s['argument']}]", s["observation"]] for s in trace["steps"]]
+    lines = [[line.replace(" ", "\u00a0")] for line in program["program"].splitlines()]  # indentation is kept
+    return report.section(
+        "Programs and actions",
+        report.table(*rows(found)),
+        report.text(f"PAL: {program['question']}"),
+        report.table(["what it wrote"], lines),
+        report.text(f"The sandbox gives {program['value'] or program['error']}; right is {program['answer']}."),
+        report.text(f"ReAct: {trace['question']}"),
+        report.table(["thought", "action", "observation"], steps),
+        report.text(f"Its answer: {trace['answer']}; right is {trace['right']}."),
+        lead=f"A decoder of {found['trainable']:,} parameters, taught {found['lessons']:,} generated lessons in "
+        f"{found['steps']} steps; problems of held-out calculations, facts of an edition that came afterwards. The "
+        f"sandbox isolates its programs by {found['isolation']}.",
+    )
 
 
 STAGE = Stage(

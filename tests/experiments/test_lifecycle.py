@@ -175,6 +175,7 @@ def test_main_job_writes_its_report_and_says_where(job):
         "after DPO",
         "best of 2 by the reward",
         "longer answer",
+        "Programs and actions",
         "greedy",
         "top_p",
     ):
