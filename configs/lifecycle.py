@@ -66,17 +66,7 @@ def get_config(arg: str = "") -> ConfigDict:
             **preferences(),
             "rag": rag(),
             "reasoning": reasoning(),
-            "samples": {
-                "prompts": ("Return the", "The module defines the following", "Raise an exception if"),
-                "max_new_tokens": 64,
-                "seed": 0,
-                "samplings": {
-                    "greedy": {},
-                    "temperature": {"temperature": 1.0},
-                    "top_k": {"temperature": 1.0, "top_k": 20},
-                    "top_p": {"temperature": 1.0, "top_p": 0.9},
-                },
-            },
+            "samples": samples(),
         }
     )
     if arg == "tiny":
@@ -241,6 +231,21 @@ def rag() -> dict:
             "temperature": 0.05,
         },
         "reader": {"batch_size": 8, "steps": 60, "learning_rate": 1e-3},
+    }
+
+
+def samples() -> dict:
+    """Beginnings, and the ways to go on from them."""
+    return {
+        "prompts": ("Return the", "The module defines the following", "Raise an exception if"),
+        "max_new_tokens": 64,
+        "seed": 0,
+        "samplings": {
+            "greedy": {},
+            "temperature": {"temperature": 1.0},
+            "top_k": {"temperature": 1.0, "top_k": 20},
+            "top_p": {"temperature": 1.0, "top_p": 0.9},
+        },
     }
 
 
