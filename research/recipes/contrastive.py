@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from research.core.names import meant
 from research.core.types import Array, Batch, Params
 from research.data.packing import pad_batch
 from research.models import Model
@@ -34,7 +35,7 @@ def contrastive_loss(
     if model.config.kind == "encoder_decoder":
         raise ValueError("texts become vectors by an encoder or a decoder; this model is an encoder-decoder")
     if pooling not in MODES:
-        raise ValueError(f"unknown pooling {pooling!r}; have {list(MODES)}")
+        raise ValueError(f"unknown pooling {pooling!r}{meant(pooling, MODES)}; have {list(MODES)}")
     require.positive("temperature", temperature)
 
     def vectors(params: Params, batch: Batch, rng: Array | None) -> Array:
