@@ -108,6 +108,7 @@ def check(config: Mapping[str, Any]) -> None:
         for form, given in config[name]["forms"].items():
             check_form(form, given)
     ppo.parts(config["ppo"])
+    reasoning.check(config["reasoning"])
     for law in config["scaling"]["laws"]:
         laws.known(law)
     asked, room = pairs.row_length(config["pairs"]), config["model"]["max_length"]

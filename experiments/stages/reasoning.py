@@ -16,6 +16,7 @@ from experiments.stages.stage import Done, Stage
 from research import report
 from research.apps import pal, sandbox
 from research.apps.protocol import Options
+from research.core.names import meant
 from research.data.changing_facts import editions
 from research.data.word_problems import Difficulty, word_problem
 from research.decoding.local import LocalModel
@@ -63,6 +64,20 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
         "trace": asdict(traces[looked]) | {"right": facts[looked].answer},
         **costs,
     }
+
+
+def check(settings: Mapping[str, Any]) -> None:
+    """Raises ValueError for settings that the stage would refuse after others have worked."""
+    Difficulty(**settings["problems"])
+    editions(settings["seed"], **settings["registry"])
+    if settings["questions"] < 6 or settings["registry"]["count"] < 2:
+        raise ValueError(
+            f"reasoning needs at least 6 questions, one of each kind, and 2 editions, given {settings['questions']} "
+            f"and {settings['registry']['count']}"
+        )
+    if settings["sandbox"] not in sandbox.LEVELS:
+        hint = meant(settings["sandbox"], sandbox.LEVELS)
+        raise ValueError(f"unknown level {settings['sandbox']!r}{hint}; have {list(sandbox.LEVELS)}")
 
 
 def rows(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from configs.lifecycle import get_config as lifecycle
 from configs.reasoning import get_config
 from experiments import fact_forms, problem_forms, reasoning
 from experiments.fact_forms import FACT_FORMS, Library, fact_lessons, grouped
@@ -111,3 +112,18 @@ def test_the_stage_of_the_main_job_is_left_out_where_there_is_no_sandbox(monkeyp
     found = stage.run({"reasoning": {"sandbox": "namespaces"}}, {}, tmp_path)
     assert found == {"skipped": "programs are to run at least at level 'namespaces'; this machine gives less"}
     assert stage.rows(found)[1] == [[found["skipped"]]]
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"questions": 5}, "at least 6 questions, one of each kind, and 2 editions, given 5 and 5"),
+        ({"sandbox": "namespace"}, "unknown level 'namespace'.* did you mean 'namespaces'"),
+        ({"problems": {"steps": (0, 4), "numbers": (1, 20), "most": 99}}, "steps from 1 to 10"),
+    ],
+)
+def test_the_stage_refuses_its_settings_before_any_work(change, message):
+    settings = lifecycle("tiny").to_dict()["reasoning"]
+    stage.check(settings)
+    with pytest.raises(ValueError, match=message):
+        stage.check(settings | change)
