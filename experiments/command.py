@@ -40,7 +40,7 @@ def run(work: Work, *, config: str | None = None, workdir: str | None = None) ->
             log.check_writable(path)
             sys.exit(work(chosen.value.to_dict(), path, console))
         except KeyboardInterrupt as reason:
-            console.print(f"[yellow]{reason or 'interrupted'}; start the same command again to go on from here[/]")
+            console.print(f"[yellow]{str(reason) or 'interrupted'}; start the same command again to go on from here[/]")
             sys.exit(130)
         except (ValueError, OSError, Diverged) as error:
             if logging.level_debug():

@@ -30,6 +30,7 @@ from research.scaling.frontier import Frontier, Parabola
 from research.scaling.laws import Fit, Law, Points
 
 COEFFICIENTS = ("A", "B", "E", "alpha", "beta")
+ENVELOPE, ISOFLOP = "1 envelope", "2 IsoFLOP"
 
 
 def read_csv(path: Path, columns: Mapping[str, str]) -> Points:
@@ -93,17 +94,20 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     # A draw is near the whole, so its fit goes from there.
     draws = drawn(points, lambda p: laws.parametric(p, starts=[fit.law]).law, config)
     isoflop = partial(frontier.isoflop, budgets=config["budgets"], tolerance=config["tolerance"])
-    first, (second, parabolas) = frontier.envelope(points), isoflop(points)
-    by = {
-        "1 envelope": (first, drawn(points, frontier.envelope, config)),
-        "2 IsoFLOP": (second, drawn(points, lambda p: isoflop(p)[0], config)),
-        "3 parametric": (fit.law, draws),
-    }
+    by: dict[str, Any] = {}
+    for name, estimate in ((ENVELOPE, frontier.envelope), (ISOFLOP, lambda p: isoflop(p)[0])):
+        try:
+            by[name] = estimate(points), drawn(points, estimate, config)
+        except ValueError as error:  # a sweep that is not done yet has its other laws already
+            console.print(f"approach {name} is left out: {error}", soft_wrap=True)
+    frontiers = dict(by)
+    by["3 parametric"] = fit.law, draws
     print_table("Coefficients", *coefficients(points, fit, draws, config["compare"]), console=console)
     print_table("At the optimum", *allocations(by, config["optimal_for"]), console=console)
     power, both = kaplan.limits(points), kaplan.joint(points)
     print_table("Power laws without a floor", *powers(power, both), console=console)
-    for name, figure in figures(points, fit.law, first, parabolas).items():
+    parabolas = isoflop(points)[1] if ISOFLOP in by else []
+    for name, figure in figures(points, fit.law, frontiers, parabolas).items():
         console.print(f"{name}: [bold]{save(figure, workdir / f'{name}.png')}[/]", soft_wrap=True)
     told = {
         "origin": origin,
@@ -116,7 +120,7 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
         },
         "frontiers": {
             name: {"scale": found.scale, "a": found.a, "interval": laws.interval([one.a for one in several])}
-            for name, (found, several) in list(by.items())[:2]
+            for name, (found, several) in frontiers.items()
         },
         "kaplan": {name: vars(law) for name, law in power.items()},
     }
@@ -173,32 +177,39 @@ def powers(by: Mapping[str, kaplan.PowerLaw], both: kaplan.Joint) -> Table:
     return ["law", "scale", "exponent", "exponent of Kaplan et al."], rows
 
 
-def figures(points: Points, law: Law, first: Frontier, parabolas: list[Parabola]) -> dict[str, Any]:
-    """IsoFLOP parabolas, the envelope of all sizes, and the fitted loss over C and N."""
-    lines, marks = {}, {}
-    for one in parabolas:
-        name, n = f"C = {one.flops:.2g}", one.points.parameters
-        smooth = np.geomspace(n.min(), n.max(), 60)
-        lines[name], marks[name] = (smooth, one.at(smooth)), (n, one.points.loss)
-    runs = {
-        f"N = {group.parameters[0]:.3g}": tuple(zip(*sorted(zip(group.flops, group.loss, strict=True)), strict=True))
-        for group in spaced(frontier.sizes(points), 6)
-    }
-    best = {"lowest of all sizes": (first.flops, first.loss)}
+def figures(
+    points: Points, law: Law, frontiers: Mapping[str, tuple[Frontier, Any]], parabolas: list[Parabola]
+) -> dict[str, Any]:
+    """IsoFLOP parabolas, the envelope of all sizes, and the fitted loss over C and N, as far as there are any."""
+    c_label, n_label, loss = "C, FLOPs", "N, parameters", "loss, nats per token"
     c = np.geomspace(points.flops.min(), points.flops.max(), 80)
     n = np.geomspace(points.parameters.min() / 1.5, points.parameters.max() * 1.5, 80)
     z = law.loss(n[:, None], c[None] / laws.FLOPS / n[:, None])
     z = np.where(z <= 1.2 * points.loss.max(), z, np.nan)  # far from the points the law says nothing
-    c_label, n_label, loss = "C, FLOPs", "N, parameters", "loss, nats per token"
-    return {
-        "isoflop": curves(lines, x_label=n_label, y_label=loss, log_x=True, marks=marks, size=(7.2, 4.0)),
-        "envelope": curves(best | runs, x_label=c_label, y_label=loss, log_x=True, size=(7.2, 4.0)),
+    drawn = {
         "contour": contours(
             c, n, z, x_label=c_label, y_label=n_label,
             lines={"optimal N": (c, law.optimal(c).parameters)},
             marks={"trainings": (points.flops, points.parameters)},
-        ),
+        )
     }  # fmt: skip
+    if parabolas:
+        lines, marks = {}, {}
+        for one in parabolas:
+            name, sizes = f"C = {one.flops:.2g}", one.points.parameters
+            smooth = np.geomspace(sizes.min(), sizes.max(), 60)
+            lines[name], marks[name] = (smooth, one.at(smooth)), (sizes, one.points.loss)
+        drawn["isoflop"] = curves(lines, x_label=n_label, y_label=loss, log_x=True, marks=marks, size=(7.2, 4.0))
+    if ENVELOPE in frontiers:
+        runs = {
+            f"N = {group.parameters[0]:.3g}": tuple(
+                zip(*sorted(zip(group.flops, group.loss, strict=True)), strict=True)
+            )
+            for group in spaced(frontier.sizes(points), 6)
+        }
+        lowest = {"lowest of all sizes": (frontiers[ENVELOPE][0].flops, frontiers[ENVELOPE][0].loss)}
+        drawn["envelope"] = curves(lowest | runs, x_label=c_label, y_label=loss, log_x=True, size=(7.2, 4.0))
+    return drawn
 
 
 def spaced(groups: list[Points], count: int) -> list[Points]:

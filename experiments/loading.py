@@ -10,7 +10,8 @@ from research.apps.remote import Address, RemoteModel
 from research.core import dtypes
 from research.data.tokenizer import load_tokenizer
 from research.decoding import prepare
-from research.decoding.local import LocalModel, encode_prompt
+from research.decoding.local import LocalModel
+from research.decoding.reading import encode_prompt
 from research.interop import load_pretrained
 from research.interop.llama2c import load_llama2c
 from research.interop.run import is_run, load_run

@@ -43,7 +43,7 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
     from research.report import print_table
     from research.scaling.capacity import card_flops, gigabytes
     from research.scaling.dry_run import dry_run, step_time
-    from research.scaling.memory import Setting, training
+    from research.scaling.memory import Setting
     from tools.memory import model_of, pairs, recipe_of
 
     speed = card_flops(args.card, args.utilization)
@@ -58,12 +58,11 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
         remat=args.remat,
         mesh=pairs(args.mesh),
     )
-    account, run = training(setting, cpu=False), dry_run(setting)
+    run = dry_run(setting)
     took = step_time(run, speed, args.bandwidth * 1e9)
     rows = [
         ["state and batch", gigabytes(run.kept)],
         ["step, as compiled for CPUs", gigabytes(run.step)],
-        ["all, by our account of a GPU", gigabytes(account.total)],
         ["model FLOPs", f"{run.flops / 1e12:,.1f} TFLOP"],
         *([f"{kind}, {run.times[kind]:,} times", gigabytes(sent)] for kind, sent in run.sent.items()),
         [f"computing on {args.card} at {args.utilization:.0%}", f"{took.computing:.2f} s"],
@@ -72,7 +71,7 @@ def report(args: argparse.Namespace) -> dict[str, Any]:
     ]
     title = f"{args.model} on {run.devices} devices ({args.mesh}), {args.batch} rows of {args.sequence}: a device"
     print_table(f"{title}; compiled in {run.seconds:.0f} s", ["", ""], rows)
-    return run._asdict() | {"account": account.total, "computing": took.computing, "sending": took.sending}
+    return run._asdict() | {"computing": took.computing, "sending": took.sending}
 
 
 def main() -> None:

@@ -18,20 +18,22 @@ HELD_OUT = 10  # one chain in so many
 
 _TIMES = {2: "twice", 3: "three times"}
 _GROWS = {2: "doubles", 3: "triples"}
-_HOLDINGS = {
-    "+": ("{name} buys {k} more.", "{name} finds {k} more.", "{other} gives {k} to {name}."),
-    "-": ("{name} gives {k} to {other}.", "{name} loses {k}.", "{name} sells {k}."),
-    "*": ("The number of {things} {grows}.",),
-}
-_BUS = {
-    "+": ("At the next stop {k} get on.", "Then {k} more climb in."),
-    "-": ("At the next stop {k} get off.", "Then {k} leave."),
-    "*": ("The number of passengers {grows}.",),
-}
-_PEOPLE = {
-    "+": ("{next} has {k} more {things} than {name}.",),
-    "-": ("{next} has {k} fewer {things} than {name}.",),
-    "*": ("{next} has {times} as many {things} as {name}.",),
+_TOLD: dict[str, dict[str, tuple[str, ...]]] = {
+    "holdings": {
+        "+": ("{name} buys {k} more.", "{name} finds {k} more.", "{other} gives {k} to {name}."),
+        "-": ("{name} gives {k} to {other}.", "{name} loses {k}.", "{name} sells {k}."),
+        "*": ("The number of {things} {grows}.",),
+    },
+    "bus": {
+        "+": ("At the next stop {k} get on.", "Then {k} more climb in."),
+        "-": ("At the next stop {k} get off.", "Then {k} leave."),
+        "*": ("The number of passengers {grows}.",),
+    },
+    "people": {
+        "+": ("{next} has {k} more {things} than {name}.",),
+        "-": ("{next} has {k} fewer {things} than {name}.",),
+        "*": ("{next} has {times} as many {things} as {name}.",),
+    },
 }
 
 
@@ -125,8 +127,7 @@ def _told(
 ) -> Problem:
     people = [NAMES[i] for i in generator.permutation(len(NAMES))]
     things, others = (THINGS[i] for i in generator.permutation(len(THINGS))[:2])
-    story = _pick(generator, ("holdings", "bus", "people"))
-    told = {"holdings": _HOLDINGS, "bus": _BUS, "people": _PEOPLE}[story]
+    story = _pick(generator, tuple(_TOLD))
     name, variables = people[0], [things if story == "holdings" else "passengers"] * (len(steps) + 1)
     opening, asked = f"{name} has {start} {things}.", f"How many {things} does {name} have now?"
     if story == "bus":
@@ -146,7 +147,7 @@ def _told(
     for i, (kind, k) in enumerate(steps):
         words = {"name": people[i] if story == "people" else name, "next": people[i + 1], "other": people[-2]}
         words |= {"things": things, "times": _TIMES.get(k, ""), "grows": _GROWS.get(k, "")}
-        tell(_pick(generator, told[kind]).format(k=k, **words))
+        tell(_pick(generator, _TOLD[story][kind]).format(k=k, **words))
         lines.append(f"{variables[i + 1]} = {variables[i]} {kind} {k}")
         before, value = value, _after(value, kind, k)
         thoughts.append(f"{before} {kind} {k} = {value}.")

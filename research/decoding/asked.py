@@ -3,43 +3,15 @@
 T prompt tokens · A alternatives
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from research.apps.serving import Ask, Message, Piece, Told
-from research.data.corpus import ends
+from research.apps.serving import Ask, Piece, Told
 from research.data.stream import StreamDecoder
-from research.data.templates import encode_chat_prompt
 from research.decoding.text import TextStream
-
-
-def encode(
-    tokenizer: Any,
-    prompt: str | Sequence[int] | Sequence[Message],
-    tools: Sequence[Mapping[str, Any]] = (),
-    *,
-    encoder: bool = False,
-) -> list[int]:
-    """A prompt's ids: text with the tokens around it that models are trained with, a chat by the tokenizer's template.
-
-    encoder: an encoder reads it, so the end token belongs to it.
-
-    Raises:
-      ValueError: a chat without a template, or a prompt that mixes kinds.
-    """
-    if isinstance(prompt, str):
-        begin, end = ends(tokenizer, None, None)
-        ids = tokenizer.encode(prompt, bos=begin, eos=end and encoder)
-        first = tokenizer.bos_id if tokenizer.bos_id is not None else tokenizer.eos_id
-        return ids or [first]
-    if all(isinstance(part, Mapping) for part in prompt) and len(prompt):
-        return encode_chat_prompt(prompt, tokenizer, tools=list(tools) or None)  # type: ignore[arg-type]
-    if not all(isinstance(part, int | np.integer) for part in prompt):
-        raise ValueError("a prompt is a text, a list of token ids or a list of messages")
-    return [int(part) for part in prompt]  # type: ignore[arg-type]
 
 
 class Words:

@@ -22,9 +22,10 @@ from research.apps.serving import Ask, Full, Message, Piece, UnknownModel
 from research.core import compilation
 from research.core.types import Params
 from research.decoding import slots as compiled
-from research.decoding.asked import Asked, Words, encode
+from research.decoding.asked import Asked, Words
 from research.decoding.generate import prepare
 from research.decoding.prompts import bucket, check_rows, context, has_encoder, pad_right
+from research.decoding.reading import read_prompt
 from research.decoding.sample import Sampling
 from research.decoding.text import check_stop_strings
 from research.weights import pool
@@ -83,6 +84,7 @@ class Engine:
         self.window = min(window or WINDOW, room)
         self._slots, self._chunk, self._queue_size = slots, min(chunk, self.window), queue
         self._alternatives = min(alternatives, model.config.vocab_size)
+        self._spoken = min(tokenizer.vocab_size, model.config.vocab_size)
         end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
         self._stops = frozenset(end if stop_tokens is None else stop_tokens)
         self._words = Words(tokenizer)
@@ -106,7 +108,7 @@ class Engine:
         """See `research.apps.serving.Engine.submit`."""
         if ask.model not in self.models:
             raise UnknownModel(f"unknown model {ask.model!r}; have {list(self.models)}")
-        read = [*self._virtual, *encode(self.tokenizer, ask.prompt, ask.tools, encoder=has_encoder(self.model))]
+        read = self._ids(ask.prompt, ask.tools)
         ids, source = ([self.model.config.decoder_start_id], read) if has_encoder(self.model) else (read, None)
         budget = self._check(ask, ids, source)
         with self._changed:
@@ -133,7 +135,7 @@ class Engine:
 
     def count(self, prompt: str | Sequence[int] | Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()) -> int:
         """The tokens of a prompt."""
-        return len(self._virtual) + len(encode(self.tokenizer, prompt, tools, encoder=has_encoder(self.model)))
+        return len(self._ids(prompt, tools))
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """[N, width] float32 unit rows; raises ValueError where no embedding model is served."""
@@ -147,7 +149,7 @@ class Engine:
             raise ValueError("attention maps are shown of decoders")
         if model not in self.models:
             raise UnknownModel(f"unknown model {model!r}; have {list(self.models)}")
-        ids = [*self._virtual, *encode(self.tokenizer, text)]
+        ids = self._ids(text, ())
         check_rows([ids], self.model.config.vocab_size + len(self._virtual), self.window)
         tokens, segments = pad_right([ids], min(bucket(len(ids)), self.window))
         adapter = jnp.full((1,), self.models.index(model), jnp.int32)
@@ -183,6 +185,9 @@ class Engine:
                     one.cancelled = True
             self._changed.notify()
         self._thread.join(timeout=grace + 30)
+
+    def _ids(self, prompt: Any, tools: Sequence[Mapping[str, Any]]) -> list[int]:
+        return [*self._virtual, *read_prompt(self.model, self.tokenizer, prompt, tools)]
 
     # The engine's thread.
 
@@ -271,7 +276,9 @@ class Engine:
 
     def _step(self) -> None:
         live = np.asarray([one is not None for one in self._running])
-        self._state, written = compiled.step(self.model, self._alternatives, self._params, self._state, live)
+        self._state, written = compiled.step(
+            self.model, self._alternatives, self._spoken, self._params, self._state, live
+        )
         written = jax.device_get(written)
         self._figures["steps"] += 1
         self._figures["new_tokens"] += int(live.sum())

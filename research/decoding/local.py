@@ -6,31 +6,17 @@ from typing import Any
 
 import jax
 
-from research.apps.calls import for_template, read_calls
+from research.apps.calls import read_calls
 from research.apps.protocol import DEFAULTS, Options, Prompt, Reply, Token, Usage
 from research.core.types import Params
-from research.data.corpus import ends
-from research.data.seq2seq import encode_source
 from research.data.stream import StreamDecoder
-from research.data.templates import encode_chat_prompt
 from research.decoding.generate import generate, pieces, prepare
 from research.decoding.prompts import context, has_encoder
+from research.decoding.reading import read_prompt
 from research.decoding.result import Generation
 from research.decoding.sample import Sampling
 from research.weights.prefix import prefix_length
 from research.weights.prompts import virtual_ids
-
-
-def encode_prompt(model: Any, tokenizer: Any, text: str) -> list[int]:
-    """A prompt's ids as models are tuned: with the begin token, for an encoder with the end token too.
-
-    An empty text is one token, the first of these that there is.
-    """
-    if has_encoder(model):
-        ids = encode_source(text, tokenizer)
-    else:
-        ids = tokenizer.encode(text, bos=ends(tokenizer, None, None)[0])
-    return ids or [i for i in (tokenizer.bos_id, tokenizer.eos_id) if i is not None][:1]
 
 
 class LocalModel:
@@ -116,13 +102,7 @@ class LocalModel:
         return (piece.text for piece in told if piece.text)
 
     def _ids(self, prompt: Prompt, tools: Sequence[Any]) -> list[int]:
-        if tools and (isinstance(prompt, str) or "tools" not in (self._template or "")):
-            where = "a text that is continued" if isinstance(prompt, str) else "this chat template"
-            raise ValueError(f"{where} has no place for tools; give a chat, to a model whose template names its tools")
-        if isinstance(prompt, str):
-            return encode_prompt(self._model, self._tokenizer, prompt)
-        chat = for_template(prompt)
-        return encode_chat_prompt(chat, self._tokenizer, template=self._template, tools=list(tools) or None)
+        return read_prompt(self._model, self._tokenizer, prompt, tools, self._template)
 
     def _budget(self, ids: Sequence[int], options: Options) -> int:
         """New tokens: what is asked for or, if that is less, what the window leaves."""

@@ -154,13 +154,17 @@ def _choose(logits: Array, slots: Slots, live: Array) -> Array:
     return jax.lax.cond(drawn, sampled, lambda x: draw(x, Knobs(budget=none), w.key, slots.count)[0], logits)
 
 
-@partial(jax.jit, static_argnames=("model", "alternatives"), donate_argnames=("slots",))
-def step(model: Any, alternatives: int, params: Params, slots: Slots, live: Array) -> tuple[Slots, Written]:
-    """The next token of every live row; the others stay as they are."""
+@partial(jax.jit, static_argnames=("model", "alternatives", "spoken"), donate_argnames=("slots",))
+def step(
+    model: Any, alternatives: int, spoken: int, params: Params, slots: Slots, live: Array
+) -> tuple[Slots, Written]:
+    """The next token of every live row, one of the first `spoken` ids; the others stay as they are."""
     weights = routed(params, slots.wishes.adapter)
     cache, logits = feed_last(model, weights, slots.cache, slots.history, slots.length, live)
     logits = logits.astype(jnp.float32)
-    token = _choose(logits, slots, live)
+    # Rows of the table behind the tokenizer's words stand for nothing.
+    allowed = logits if spoken == logits.shape[-1] else logits.at[:, spoken:].set(processors.NEG)
+    token = _choose(allowed, slots, live)
     ids, best = _likeliest(logits, jnp.any(live & slots.wishes.tells), alternatives)
     rows = jnp.arange(token.shape[0])
     column = jnp.where(live, slots.length, slots.history.shape[1])  # ended rows write past the end: dropped

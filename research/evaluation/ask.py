@@ -13,8 +13,8 @@ from research.apps.prompting import Item, Outcome, Task
 from research.apps.prompting.extract import extract
 from research.core.types import Params
 from research.decoding import Sampling, generate
-from research.decoding.local import encode_prompt
 from research.decoding.prompts import context, has_encoder
+from research.decoding.reading import encode_prompt
 from research.models import Model
 from research.weights.prompts import virtual_ids
 

@@ -73,7 +73,7 @@ def dry_run(setting: Setting) -> DryRun:
         quick: dict[str, Any] = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
         compiled = lowered.compile(compiler_options=quick)
     used: Any = compiled.memory_analysis()
-    found = collectives(compiled.as_text(), mesh.size)
+    found = collectives(compiled.as_text() or "", mesh.size)
     return DryRun(
         devices=mesh.size,
         kept=int(used.argument_size_in_bytes),

@@ -149,7 +149,9 @@ def training(setting: Setting, *, cpu: bool | None = None) -> Account:
     run = Run.of(setting)
     kept = run.bytes_per_device()
     one = Run.of(_local(setting)) if any(setting.cut(axis) > 1 for axis in meshes.AXES) else run
-    moment = one.moment(jax.default_backend() == "cpu" if cpu is None else cpu, setting.cut("fsdp"))
+    moment = one.moment(jax.default_backend() == "cpu" if cpu is None else cpu)
+    if setting.cut("fsdp") > 1:  # gradients are cut like the weights they belong to
+        moment["gradients"] //= setting.cut("fsdp")
     moving = {name: moment[name] for name in ("gradients", "activations", "logits", "temporaries")}
     stays = (kept["params"] + kept["frozen"]) * (2 if setting.copied else 1)
     return Account(stays, kept["opt_state"], kept["batch"], 0, **moving)
@@ -294,15 +296,11 @@ class Run(NamedTuple):
             found[name] += sum(_bytes(leaf, layout.shard_shape(leaf.shape)) for leaf, layout in pairs)
         return found
 
-    def moment(self, cpu: bool, cut: int = 1) -> Counter[str]:
-        """The fullest moment of the step: within the passes over the model, or within the optimizer's update.
-
-        cut: devices that share the weights (`fsdp`), and so gradients and what the optimizer keeps beside them.
-        """
+    def moment(self, cpu: bool) -> Counter[str]:
+        """The fullest moment of the step: within the passes over the model, or within the optimizer's update."""
         traced = jax.jit(self.update).trace(self.state, self.frozen, self.batch).jaxpr
         found = live.peak(traced, _labels(self.setting.config, jax.tree.leaves(self.state.params)), cpu=cpu)
-        found["gradients"] //= cut
-        updating = Counter({name: count // cut for name, count in self._updating().items()})
+        updating = self._updating()
         return found if found.total() > updating.total() else updating
 
     def _updating(self) -> Counter[str]:

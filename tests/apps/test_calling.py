@@ -103,7 +103,8 @@ def test_calls_are_answered_until_the_model_speaks():
         "Error: no JSON with name and arguments: 'add(1)'",
     ]
     assert [m["tool_call_id"] for m in chat if m["role"] == "tool"] == ["c0", "c1", "c0"]
-    assert [(step.thought, step.tokens) for step in trace.steps] == [("I add.", 5), ("I add.", 0), ("", 5), ("It is 5.", 8)]
+    told = [("I add.", 5), ("I add.", 0), ("", 5), ("It is 5.", 8)]
+    assert [(step.thought, step.tokens) for step in trace.steps] == told
     assert model.asked[0][1].tools == Tools([add]).specifications
     assert model.asked[-1][0] == chat[:-1]
 

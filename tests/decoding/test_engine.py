@@ -24,7 +24,7 @@ PROMPTS = ["sphinx", "of", "blackquartzjudgemyvow" * 2, "a"]
 class Letters:
     """Token i is the letter chr(97 + i); no begin token, END ends a text."""
 
-    bos_id, eos_id, chat_template = None, END, None
+    bos_id, eos_id, chat_template, vocab_size = None, END, None, 61
 
     def encode(self, text, *, bos=False, eos=False, specials=True):
         return [ord(c) - 97 for c in text] + [END] * eos
@@ -207,6 +207,7 @@ def test_a_fault_of_a_step_ends_its_requests_and_no_others(engine, monkeypatch):
         ({"temperature": -1.0}, ValueError, "temperature must lie in"),
         ({"top_p": 0.0, "temperature": 0.0}, ValueError, "top_p must lie in"),
         ({"logprobs": 21}, ValueError, "logprobs must lie in 0..20"),
+        ({"tools": ({"type": "function"},)}, ValueError, "has no place for tools"),
         ({"stop": ("",)}, ValueError, "must not hold an empty string"),
     ],
 )

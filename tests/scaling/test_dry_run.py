@@ -10,6 +10,7 @@ from research.scaling import flops
 from research.scaling.collectives import collectives
 from research.scaling.dry_run import DryRun, dry_run, step_time
 from research.scaling.memory import Setting
+from tools import dry_run as tool
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
 TINY = preset("llama-7b").replace(
@@ -69,3 +70,16 @@ def test_the_time_of_a_step():
         step_time(run, 1e12, 0)
     with pytest.raises(ValueError, match="needs 16 devices"):
         dry_run(Setting(TINY, 16, 16, mesh={"data": 16}))
+
+
+def test_the_tool_prints_a_device_and_refuses_what_is_no_mesh(monkeypatch, capsys):
+    model = "vocab_size=64,d_model=32,n_layers=3,n_heads=4,d_ff=48,max_length=16,norm=rmsnorm"
+    monkeypatch.setattr("sys.argv", ["dry_run.py", model, "--mesh=data=8", "--batch=8", "--sequence=16"])
+    result = tool.report(tool.arguments())
+    printed = capsys.readouterr().out
+    assert result["devices"] == 8 and "all-reduce" in printed and "sending at 50 GB/s" in printed
+    assert result["sending"] == pytest.approx(sum(result["sent"].values()) / 50e9)
+    monkeypatch.setattr("sys.argv", ["dry_run.py", model, "--mesh=8", "--batch=8"])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert capsys.readouterr().err == "error: expected a mesh such as fsdp=8,tensor=2; given '8'\n"

@@ -209,7 +209,9 @@ def _answering(there: Callable[[Request], Awaitable[Any]]) -> Callable[[Request]
 
 
 async def _body(request: Request, **fields: type) -> dict[str, Any]:
-    """A JSON object with these fields."""
+    """A JSON object with these fields; said to be JSON, which no form of another site can say."""
+    if request.headers.get("content-type", "").split(";")[0].strip().lower() != "application/json":
+        raise ValueError("the body must be of the type application/json")
     data = bytearray()
     async for part in request.stream():
         data += part

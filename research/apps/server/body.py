@@ -86,17 +86,21 @@ async def _bytes(request: Request, limits: Limits) -> bytes:
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > limits.body:
         raise large
-    raw = bytearray()
+    raw, size = bytearray(), 0
     try:
         async with asyncio.timeout(limits.body_seconds):
             async for chunk in request.stream():
-                raw += chunk
-                if len(raw) > limits.body:
+                size += len(chunk)
+                if size <= limits.body:
+                    raw += chunk
+                elif size > 2 * limits.body:  # read a while longer: a client that is cut off hears no reason
                     raise large
     except TimeoutError:
         raise Refusal(
             408, f"the body did not come within {limits.body_seconds:g} seconds", headers={"Connection": "close"}
         ) from None
+    if size > limits.body:
+        raise large
     return bytes(raw)
 
 
