@@ -126,6 +126,9 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     shutil.copyfile(done["page"].folder / "report.html", report)
     summary(done, console)
     console.print(f"Done in {seconds(time.monotonic() - start)}. The report: [bold]{report}[/]", soft_wrap=True)
+    opened = f"configs/playground.py:{done['site'].folder} --config.runs={workdir}"
+    console.print("To play with what was made, ask its documents, rank its answers and see its runs (extra `serve`):")
+    console.print(f"  python -m experiments.playground --config={opened}", soft_wrap=True, highlight=False)
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ from research.core.names import meant
 from research.data import rankings
 from research.data.files import read_examples
 from research.data.preference import Prompt
-from research.data.rankings import Ranking, Sample, Votes
+from research.data.rankings import Ranking, Sample
 from research.data.templates import encode_chat_prompt
 from research.decoding import Sampling, generate
-from research.evaluation.agreement import fleiss_kappa, krippendorff_alpha
+from research.evaluation.agreement import of_votes
 from research.evaluation.journal import Journal
 from research.evaluation.judge import Address, NoAnswer, compare, rate
 from research.evaluation.text_scorer import TextScorer
@@ -271,28 +271,6 @@ def ranked(
     return [Ranking(one.id, name, tuple(journal.rows[f"{one.id} {content[one.id]}"]["ranks"])) for one in samples]
 
 
-def agreement(votes: Votes, labellers: Sequence[str]) -> dict[str, Any]:
-    """How far labellers agree on pairs: alpha over all verdicts, Fleiss' kappa over the pairs that all have judged.
-
-    Raises:
-      ValueError: one labeller only.
-    """
-    if len(labellers) < 2:
-        raise ValueError(f"agreement needs at least two labellers, given {list(labellers)}; or set agreement=False")
-    shared = {pair: said for pair, said in votes.items() if len(said) > 1}
-    full = [said for said in votes.values() if len(said) == len(labellers)]
-    if not shared:
-        raise ValueError(f"agreement needs a pair that two labellers have judged; {list(labellers)} share none")
-    same = sum(len(set(said.values())) == 1 for said in shared.values())
-    return {
-        "pairs judged by two or more": len(shared),
-        "of one mind": same / len(shared),
-        "conflicts": len(rankings.conflicting(votes)),
-        "Krippendorff's alpha": krippendorff_alpha([[said.get(who) for said in votes.values()] for who in labellers]),
-        "Fleiss' kappa": fleiss_kappa([[said[who] for said in full] for who in labellers]) if full else None,
-    }
-
-
 def combined(
     samples: Sequence[Sample], found: Sequence[Ranking], config: Mapping[str, Any], workdir: Path, console: Console
 ) -> None:
@@ -300,7 +278,7 @@ def combined(
     votes = rankings.votes_of(samples, found)
     who = sorted({one.labeller for one in found})
     if config["agreement"]:
-        facts = agreement(votes, who)
+        facts = of_votes(votes, who)
         print_table(f"Agreement of {', '.join(who)}", ["", "value"], list(facts.items()), console=console)
         (workdir / "agreement.json").write_text(json.dumps(facts, indent=1) + "\n")
     known = {one.id: one for one in samples}

@@ -21,28 +21,21 @@ from rich.console import Console
 # Also as `python experiments/rag.py`, where the folder of the script would be searched instead of its parent.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments import command, reader, retrievers
-from experiments.loading import encoder_folder, load
+from experiments import command, indexed, reader, retrievers
+from experiments.loading import language_model
 from experiments.small_encoder import Titled, fit
 from research.apps.protocol import LanguageModel, Options
-from research.apps.remote import Address, RemoteModel
 from research.apps.retrieval import files, python_docs
 from research.apps.retrieval.chunks import Chunker
-from research.apps.retrieval.embed import Embed
 from research.apps.retrieval.files import Unread
 from research.apps.retrieval.ingest import ingest
 from research.apps.retrieval.prompt import NOT_FOUND, Answer, answer
-from research.apps.retrieval.retriever import Retriever
 from research.apps.retrieval.sqlite import SQLiteStore
-from research.apps.retrieval.store import Store
 from research.core import compilation
 from research.core.names import meant
-from research.decoding.embedder import load_embedder
-from research.decoding.local import LocalModel
 from research.evaluation import judge
 from research.report import print_table
 
-STORE, ENCODER, FACTS = "documents.sqlite", "encoder", "rag.json"
 TITLES = 500  # headings that tell how close what the documents hold is
 
 
@@ -57,43 +50,27 @@ def chunker(config: Mapping[str, Any]) -> Chunker:
     return Chunker(**config["chunks"])
 
 
-def embedder(config: Mapping[str, Any], workdir: Path, console: Console) -> Embed:
-    """The config's embedder; the small one is trained at the first time."""
-    if config["embedder"]:
-        return load_embedder(encoder_folder("" if config["embedder"] == "minilm" else config["embedder"]))
-    folder = workdir / ENCODER
-    if not folder.is_dir():
-        console.print("No encoder yet: one is trained on the documents")
-        cut = chunker(config)
-        chunks = [chunk for document in documents(config) for chunk in cut(document.read())]
-        titled = [Titled(chunk.heading or chunk.title, chunk.text) for chunk in chunks]
-        made, costs = fit(config["small"], [pair for pair in titled if pair.title], config["seed"])
-        console.print(f"  {costs['trainable']:,} parameters, last loss {costs['loss']:.3f}")
-        part = workdir / f"{ENCODER}.part"
-        made.save(part)
-        part.replace(folder)
-    return load_embedder(folder)
-
-
-def opened(config: Mapping[str, Any], workdir: Path, console: Console) -> tuple[Store, Embed]:
-    """The store that `index` made, and its embedder."""
-    if not (workdir / STORE).is_file():
-        raise ValueError(f"{workdir} holds no index; make one with --config=configs/rag.py:index --workdir={workdir}")
-    embed = embedder(config, workdir, console)
-    return SQLiteStore(workdir / STORE, embedder=embed.name, width=embed.width), embed
-
-
-def retriever(config: Mapping[str, Any], workdir: Path, store: Store, embed: Embed) -> Retriever:
-    """The config's kind of retrieval, which finds nothing where nothing is close."""
-    facts = json.loads((workdir / FACTS).read_text(encoding="utf-8"))
-    least = facts["least"] if config["kind"] != "bm25" else -np.inf
-    return Retriever(store, embed, config["kind"], least=least)
+def trained(config: Mapping[str, Any], workdir: Path, console: Console) -> None:
+    """Trains the small encoder on the documents, at the first time."""
+    folder = workdir / indexed.ENCODER
+    if config["embedder"] or folder.is_dir():
+        return
+    console.print("No encoder yet: one is trained on the documents")
+    cut = chunker(config)
+    chunks = [chunk for document in documents(config) for chunk in cut(document.read())]
+    titled = [Titled(chunk.heading or chunk.title, chunk.text) for chunk in chunks]
+    made, costs = fit(config["small"], [pair for pair in titled if pair.title], config["seed"])
+    console.print(f"  {costs['trainable']:,} parameters, last loss {costs['loss']:.3f}")
+    part = workdir / f"{indexed.ENCODER}.part"
+    made.save(part)
+    part.replace(folder)
 
 
 def index(config: Mapping[str, Any], workdir: Path, console: Console) -> None:
     """Brings the store up to date, and measures how close the headings' best passages are."""
-    embed = embedder(config, workdir, console)
-    store = SQLiteStore(workdir / STORE, embedder=embed.name, width=embed.width)
+    trained(config, workdir, console)
+    embed = indexed.embedder(config["embedder"], workdir)
+    store = SQLiteStore(workdir / indexed.STORE, embedder=embed.name, width=embed.width)
     done = ingest(documents(config), store, embed, chunker(config), console=console)
     chunks = store.get()
     titles = sorted({chunk.heading or chunk.title for chunk in chunks} - {""})
@@ -102,9 +79,9 @@ def index(config: Mapping[str, Any], workdir: Path, console: Console) -> None:
     asked = titles[:: max(1, len(titles) // TITLES)]
     best = [store.search(vector, 1)[0].score for vector in embed([f"What does {title} do?" for title in asked])]
     least = float(np.quantile(best, config["refuse"]))
-    (workdir / FACTS).write_text(json.dumps({"least": least, "embedder": embed.name}) + "\n", encoding="utf-8")
+    indexed.remember(workdir, least, config["embedder"], config["kind"])
     console.print(
-        f"{len(store)} passages in {workdir / STORE}: {done.added} documents added, {done.changed} changed, "
+        f"{len(store)} passages in {workdir / indexed.STORE}: {done.added} documents added, {done.changed} changed, "
         f"{done.unchanged} unchanged, {done.removed} removed",
         soft_wrap=True,
     )
@@ -112,22 +89,18 @@ def index(config: Mapping[str, Any], workdir: Path, console: Console) -> None:
         console.print(f"left out: {problem}", style="yellow", markup=False, soft_wrap=True)
 
 
-def language_model(config: Mapping[str, Any]) -> LanguageModel | None:
+def model_of(config: Mapping[str, Any]) -> LanguageModel | None:
     """A model here or at an address; None where the config names none."""
-    path = config["model"]
-    if not path:
-        return None
-    if path.startswith(("http://", "https://")):
-        return RemoteModel(Address(path, config["key_variable"]), config["name"])
-    found = load(path, config["tokenizer"] or None, "bf16")
-    return LocalModel(found.model, found.params, found.tokenizer, name=path, stops=found.stops, forced=found.forced)
+    named = [config[name] for name in ("model", "tokenizer", "name", "key_variable")]
+    path, tokenizer, name, key_variable = named
+    return language_model(path, tokenizer, "bf16", name, key_variable) if path else None
 
 
 def ask(config: Mapping[str, Any], workdir: Path, console: Console) -> None:
     """Answers one question, and shows what it is based on."""
     if not config["question"]:
         raise ValueError('nothing was asked: give --config.question="..."')
-    find, model = retriever(config, workdir, *opened(config, workdir, console)), language_model(config)
+    find, model = indexed.retriever(workdir, config["kind"]), model_of(config)
     if model is None:
         hits = find(config["question"], config["k"])
         given = Answer("" if hits else NOT_FOUND, passages=tuple(hits))
@@ -148,9 +121,8 @@ def ask(config: Mapping[str, Any], workdir: Path, console: Console) -> None:
 
 def answers(config: Mapping[str, Any], workdir: Path, console: Console) -> None:
     """Answers questions about functions, and ones that the documents cannot answer; prints and keeps the scores."""
-    store, embed = opened(config, workdir, console)
-    find, model = retriever(config, workdir, store, embed), language_model(config)
-    asked = reader.questions(store.get(), config["seed"])[: config["questions"]]
+    find, model = indexed.retriever(workdir, config["kind"]), model_of(config)
+    asked = reader.questions(find.store.get(), config["seed"])[: config["questions"]]
     if not asked:
         raise ValueError(
             "the store holds no docstring of this Python's functions, about which questions could be asked"

@@ -7,7 +7,14 @@ import numpy as np
 
 from research.apps.protocol import LanguageModel, Options
 from research.apps.retrieval.document import Chunk
-from research.apps.retrieval.prompt import INSTRUCTION, NOT_FOUND, Answer, assemble, citation_precision, citations
+from research.apps.retrieval.prompt import (
+    INSTRUCTION,
+    NOT_FOUND,
+    Answer,
+    assemble,
+    citation_precision,
+    read_answer,
+)
 from research.apps.retrieval.retriever import Retriever
 from research.apps.retrieval.store import Hit
 from research.data import python_docs
@@ -120,10 +127,7 @@ def by_model(
         close = [i for i, one in enumerate(made) if one.passages or not retriever]
         given = [Answer(NOT_FOUND)] * len(made)
         for i, reply in zip(close, model.write([made[i].prompt for i in close], options), strict=True):
-            shown, numbers = made[i].passages, citations(reply.text)
-            cited = tuple(shown[n - 1] for n in numbers if 1 <= n <= len(shown))
-            wrong = tuple(n for n in numbers if not 1 <= n <= len(shown))
-            given[i] = Answer(reply.text.strip(), cited, wrong, shown, made[i].dropped)
+            given[i] = read_answer(reply.text, made[i])
         return given
 
     return answers

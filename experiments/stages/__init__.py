@@ -20,6 +20,7 @@ from experiments.stages import (
     samples,
     scaling,
     shots,
+    site,
     smaller,
     tokenizer,
     tune,
@@ -51,6 +52,7 @@ STAGES: tuple[Stage, ...] = (
     scaling.STAGE,
     rag.STAGE,
     reasoning.STAGE,
+    site.STAGE,
     page.STAGE,
 )
 

@@ -1,4 +1,4 @@
-"""Stage 22: everything on one self-contained page."""
+"""Stage 26: everything on one self-contained page."""
 
 import math
 from collections.abc import Mapping

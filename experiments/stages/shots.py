@@ -28,7 +28,7 @@ def chosen(source: Path, settings: Mapping[str, Any], count: Callable[[str], int
         room = settings[part] * window
         for kind in sorted({r["task"] for r in records}):
             made = items([r for r in records if r["task"] == kind], side, settings["wrong"], settings["seed"])
-            short = [i for i in made if count(i.question + max(i.choices, key=len)) <= room]
+            short = [i for i in made if max(count(i.question + choice) for choice in i.choices) <= room]
             sides[side, kind] = [short[n * len(short) // most] for n in range(most)] if len(short) > most else short
     return [
         Task(f"docstrings/{kind}", found, ("acc",), pool=sides.get(("train", kind), []))

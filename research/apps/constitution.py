@@ -290,9 +290,9 @@ def _choice(prompt: str, first: str, second: str, comparison: str) -> str:
 def _share(logprobs: Sequence[float]) -> float:
     """p(A) / (p(A) + p(B))."""
     both = np.asarray(logprobs, np.float64)
-    if both.shape != (2,) or np.isnan(both).any() or not np.isfinite(both.max()):
+    if both.shape != (2,) or np.isnan(both).any() or not np.isfinite(np.max(both)):
         raise ValueError(f"expected the log-probabilities of two choices, given {logprobs!r}")
-    shares = np.exp(both - both.max())
+    shares = np.exp(both - np.max(both))
     return float(shares[0] / shares.sum())
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from research.core.names import meant
+from research.data.rankings import Votes, conflicting
 
 # How far apart labels i and j of an ordered list are.
 WEIGHTS = {
@@ -150,3 +151,25 @@ def _missing(value: Any) -> bool:
 def _some(labels: Any) -> str:
     named = sorted(map(repr, labels))
     return ", ".join(named[:5]) + (", ..." if len(named) > 5 else "")
+
+
+def of_votes(votes: Votes, labellers: Sequence[str]) -> dict[str, Any]:
+    """How far labellers agree on pairs: alpha over all verdicts, Fleiss' kappa over the pairs that all have judged.
+
+    Raises:
+      ValueError: one labeller only, or no pair that two have judged.
+    """
+    if len(labellers) < 2:
+        raise ValueError(f"agreement needs at least two labellers, given {list(labellers)}")
+    shared = {pair: said for pair, said in votes.items() if len(said) > 1}
+    full = [said for said in votes.values() if len(said) == len(labellers)]
+    if not shared:
+        raise ValueError(f"agreement needs a pair that two labellers have judged; {list(labellers)} share none")
+    same = sum(len(set(said.values())) == 1 for said in shared.values())
+    return {
+        "pairs judged by two or more": len(shared),
+        "of one mind": same / len(shared),
+        "conflicts": len(conflicting(votes)),
+        "Krippendorff's alpha": krippendorff_alpha([[said.get(who) for said in votes.values()] for who in labellers]),
+        "Fleiss' kappa": fleiss_kappa([[said[who] for said in full] for who in labellers]) if full else None,
+    }

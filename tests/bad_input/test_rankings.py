@@ -7,7 +7,7 @@ import pytest
 from configs import preferences as preferences_config
 from experiments import preferences
 from research.data.rankings import Ranking, Sample, points_of, preferences_of, ranks_of, read_rankings, votes_of
-from research.evaluation.agreement import fleiss_kappa
+from research.evaluation.agreement import fleiss_kappa, of_votes
 
 SAMPLES = [Sample("story-1", "Why?", ("one", "two", "three")), Sample("story-2", "How?", ("a", "b"))]
 ROW = {"id": "story-2", "labeller": "ann", "ranks": [1, 2]}
@@ -73,11 +73,11 @@ CASES = {
         "unknown conflicts 'majorty', did you mean 'majority'",
     ),
     "agreement of one labeller": (
-        lambda _: preferences.agreement(votes((1, 2)), ["person 0"]),
-        r"agreement needs at least two labellers, given \['person 0'\]; or set agreement=False",
+        lambda _: of_votes(votes((1, 2)), ["person 0"]),
+        r"agreement needs at least two labellers, given \['person 0'\]",
     ),
     "agreement of labellers of different prompts": (
-        lambda _: preferences.agreement(votes((1, 2)), ["person 0", "ann"]),
+        lambda _: of_votes(votes((1, 2)), ["person 0", "ann"]),
         "share none",
     ),
     "kappa of one rater": (lambda _: fleiss_kappa([["a", "b"]]), "needs at least two raters"),

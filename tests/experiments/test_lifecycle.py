@@ -12,12 +12,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import lifecycle
+from configs import playground as playground_config
+from experiments import lifecycle, playground
+from experiments.loading import load
 from experiments.stages import STAGES, Interrupted, Stage, pairs, ppo, reward, run_all, smaller, tokenizer
 from experiments.stages.documents import without_repeats
 from experiments.stages.stage import check, read_lines
+from research.apps.page.runs import found
 from research.data.python_docs import Document
 from research.data.sources import stack
+from tests.apps.server.scripted import Scripted
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -187,6 +191,23 @@ def test_main_job_writes_its_report_and_says_where(job):
 def test_main_job_remembers_every_stage(job):
     _, (_, second) = job
     assert " ".join(second.split()).count("done before") == len(STAGES)  # a narrow terminal breaks lines
+
+
+@pytest.mark.slow
+def test_the_page_opens_what_the_main_job_made(job, tmp_path):
+    _, (first, _) = job
+    given = re.search(r"--config=configs/playground.py:(\S+) --config.runs=(\S+)", " ".join(first.split()))
+    config = playground_config.get_config(given[1])
+    assert [part for part in playground_config.PARTS if config[part]] == list(playground_config.PARTS)
+    config.runs = given[2]
+    services = playground.Page(config.to_dict(), tmp_path).services(Scripted())
+    answer = services.ask("What does shutil.which do?")
+    assert answer.text and answer.passages
+    shown = services.board.next("ann")
+    assert shown["of"] == 8 and len(shown["sample"]["completions"]) > 1
+    assert {name.partition("-")[0] for name in found(services.runs)} >= {"pretrain", "tune", "lora", "ppo"}
+    loaded = load(config.model, None, "f32")
+    assert loaded.tokenizer.vocab_size == loaded.model.config.vocab_size == 512
 
 
 @pytest.fixture(scope="module")

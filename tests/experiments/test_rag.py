@@ -9,6 +9,7 @@ from rich.console import Console
 
 from configs.rag import get_config
 from experiments import rag, reader, retrievers, small_encoder
+from experiments.indexed import remember
 from research.apps.retrieval.document import Chunk
 from research.apps.retrieval.prompt import NOT_FOUND, Answer
 from research.apps.retrieval.store import Hit
@@ -54,7 +55,7 @@ def test_documents_are_indexed_once_and_answer_questions(place, indexed):
     assert (workdir / "encoder" / "model.safetensors").read_bytes() == encoder
     shown = did(place, "ask", question="What is wool spun into?", kind="bm25", k=1)
     assert "wool.md" in shown and "spun into yarn" in shown
-    (workdir / rag.FACTS).write_text(json.dumps({"least": 1.1}))
+    remember(workdir, 1.1, "", "hybrid")
     assert did(place, "ask", question="What is wool spun into?").strip() == NOT_FOUND
 
 

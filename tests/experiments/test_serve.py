@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from configs.serve import get_config
-from experiments import serve
+from experiments import serving
 from experiments.loading import encode, load
 from research.core import tree
 from research.decoding import generate
@@ -27,7 +27,7 @@ def test_adapters_over_int8_are_served_as_offline(data_dir, tmp_path):
     save_adapter(tmp_path / "odd", loaded.model.config, adapted)
     asked = {"model": str(checkpoint), "quantize": "int8", "adapters": (f"odd={tmp_path / 'odd'}",)}
     small = {"slots": 2, "window": 64, "chunk": 8}
-    engine = serve.engine(get_config().to_dict() | asked | small, loaded, None)
+    engine = serving.engine(get_config().to_dict() | asked | small, loaded, None)
     with served(engine) as server:
         assert [model["id"] for model in json.loads(get(server, "/v1/models")[2])["data"]] == [
             "checkpoint_v1.bin",
@@ -39,7 +39,7 @@ def test_adapters_over_int8_are_served_as_offline(data_dir, tmp_path):
             status, _, raw = post(server, "/v1/completions", body)
             assert status == 200, raw
             texts[name] = json.loads(raw)["choices"][0]["text"]
-        offline = serve.over(quantize(base, {"method": "int8"}), adapted)
+        offline = serving.over(quantize(base, {"method": "int8"}), adapted)
         prompt = [encode(loaded, PROMPT)]
         out = generate(loaded.model, offline, prompt, max_new_tokens=12, tokenizer=loaded.tokenizer)
         assert texts["odd"] == out.texts[0] != texts["checkpoint_v1.bin"]
@@ -48,11 +48,11 @@ def test_adapters_over_int8_are_served_as_offline(data_dir, tmp_path):
 
 def test_the_key_comes_from_the_environment(monkeypatch):
     monkeypatch.setenv("A_KEY", "secret")
-    assert (serve.key_from("A_KEY"), serve.key_from("")) == ("secret", None)
+    assert (serving.key_from("A_KEY"), serving.key_from("")) == ("secret", None)
 
 
 def test_port_zero_is_a_free_port():
-    with serve.listening("127.0.0.1", 0) as place:
+    with serving.listening("127.0.0.1", 0) as place:
         assert place.getsockname()[1] > 0
         with pytest.raises(OSError, match=f"cannot listen at 127.0.0.1:{place.getsockname()[1]}"):
-            serve.listening(*place.getsockname())
+            serving.listening(*place.getsockname())

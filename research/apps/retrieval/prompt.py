@@ -86,18 +86,24 @@ def answer(
     *,
     k: int = 5,
     where: Where | None = None,
+    instruction: str = INSTRUCTION,
     chat: bool = False,
 ) -> Answer:
     """Retrieves, asks and reads the citations; where nothing is close (`Retriever.least`), nobody is asked."""
     hits = retrieve(question, k, where)
     if not hits:
         return Answer(NOT_FOUND)
-    made = assemble(question, hits, model, answer_tokens=options.max_new_tokens, chat=chat)
-    text = model.write([made.prompt], options)[0].text.strip()
+    made = assemble(question, hits, model, answer_tokens=options.max_new_tokens, instruction=instruction, chat=chat)
+    return read_answer(model.write([made.prompt], options)[0].text, made)
+
+
+def read_answer(text: str, made: Assembled) -> Answer:
+    """What a model wrote to a prompt, with the passages that it cites."""
+    text = text.strip()
     numbers = citations(text)
-    shown = len(made.passages)
-    cited = tuple(made.passages[n - 1] for n in numbers if 1 <= n <= shown)
-    return Answer(text, cited, tuple(n for n in numbers if not 1 <= n <= shown), made.passages, made.dropped)
+    shown = made.passages
+    cited = tuple(shown[n - 1] for n in numbers if 1 <= n <= len(shown))
+    return Answer(text, cited, tuple(n for n in numbers if not 1 <= n <= len(shown)), shown, made.dropped)
 
 
 def citations(text: str) -> list[int]:
