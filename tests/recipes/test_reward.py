@@ -1,15 +1,20 @@
 """The loss on pairs of texts: each text scored alone, and padding counts for nothing."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from research.data.packing import pad_batch
-from research.data.preference_rows import CodedPair, PreferencePairRows
+from research.core import mesh as meshes
+from research.data.packing import Example, pad_batch
+from research.data.preference_rows import Coded, CodedPair, PreferencePairRows, PreferenceRows
 from research.data.sources import stack
 from research.models import build
+from research.recipes.assemble import heads
 from research.recipes.reward import pairwise_loss
+from research.training import optim, state
+from research.training.step import make_step
 from tests.models.conftest import tiny_config
 from tests.parity.zoo import quick_jit
 
@@ -67,6 +72,43 @@ def test_the_answer_is_read_by_the_decoder_up_to_its_last_token():
     )
     np.testing.assert_allclose(total, wanted, rtol=1e-4)
     assert aux["weight"] == 2 and aux["metrics"]["accuracy"][1] == 2
+
+
+def test_micro_batches_meshes_and_pairs_without_an_answer_change_nothing():
+    model = build(tiny_config("llama", vocab_size=64, head="scalar"))
+    # Plain gradient descent at rate 1: a difference of weights is a difference of gradients.
+    rule = {"name": "sgd", "learning_rate": 1.0, "schedule": "constant", "clip": None}
+    optimizer = optim.make(rule, model.abstract(), steps=1)
+    generator = np.random.default_rng(0)
+    answer = lambda n: Example(generator.integers(3, 64, n).astype(np.int32), np.arange(n) >= 2)  # noqa: E731
+    sizes = ((5, 3), (4, 7), (3, 6), (9, 9), (8, 3))
+    coded = [Coded(answer(n), answer(m), 2, float(generator.random())) for n, m in sizes]
+    rows = PreferenceRows(coded, 10)
+    alone = stack([rows.row(i) for i in range(5)])
+    # Beside three pairs of noise, which lack an answer: 3, 2, 0 and 0 of 2 count on the four parts of a mesh.
+    order = [0, 1, 2, 3, 4, 0, 1, 2]
+    padded = {name: x[order] for name, x in alone.items()}
+    padded["tokens"][5:] = generator.integers(3, 64, padded["tokens"][5:].shape)
+    padded["loss_mask"][5:7, 0], padded["loss_mask"][7] = 0, 0
+
+    def updated(batch, axes, accumulate):
+        mesh = meshes.make_mesh(axes) if axes else None
+        begin, frozen = state.create(
+            lambda: model.init(jax.random.key(0)),
+            optimizer,
+            rng=jax.random.key(1),
+            mesh=mesh,
+            heads=heads(model.config),
+        )
+        step = make_step(pairwise_loss(model, center=0.1), optimizer, accumulate=accumulate, mesh=mesh)
+        after, metrics = step(begin, frozen, batch)
+        return {name: float(metrics[name]) for name in ("loss", "weight", "accuracy")}, jax.device_get(after.params)
+
+    expected = updated(alone, None, 1)
+    assert expected[0]["weight"] == 5
+    for axes, accumulate in ((None, 4), ({"data": 2, "fsdp": 2, "tensor": 2}, 1), ({"data": 2, "tensor": 2}, 2)):
+        found = updated(padded, axes, accumulate)
+        chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5, custom_message=f"{axes} {accumulate}")
 
 
 def test_another_head_is_refused():
