@@ -29,6 +29,7 @@ def get_config(arg: str = "index") -> ConfigDict:
             "embedder": "",
             "chunks": {"by": "headings", "size": 128, "overlap": 16},
             "kind": "hybrid",  # or "dense", "bm25"
+            "rerank": "",  # a folder or hub id of a cross-encoder that ranks what was found anew; empty: none does
             "k": 4,
             # What is less close than this share of what the documents' own headings find is "not in the documents".
             "refuse": 0.05,

@@ -7,9 +7,10 @@ import numpy as np
 
 from experiments.loading import encoder_folder
 from research.apps.retrieval.embed import Embed
-from research.apps.retrieval.retriever import Retriever
+from research.apps.retrieval.retriever import Rerank, Retriever
 from research.apps.retrieval.sqlite import SQLiteStore
 from research.decoding.embedder import load_embedder
+from research.evaluation.text_scorer import TextScorer
 
 STORE, ENCODER, FACTS = "documents.sqlite", "encoder", "index.json"
 
@@ -31,10 +32,11 @@ def remember(folder: Path, least: float, name: str, kind: str) -> None:
     (folder / FACTS).write_text(json.dumps(told) + "\n", encoding="utf-8")
 
 
-def retriever(folder: Path, kind: str = "") -> Retriever:
+def retriever(folder: Path, kind: str = "", rerank: str = "") -> Retriever:
     """Passages of the folder's documents, and none where nothing is close.
 
     kind: see `apps.retrieval.retriever.Retriever`; "": the one that was chosen when they were indexed.
+    rerank: the folder of a cross-encoder that ranks the first of them anew; "": none.
 
     Raises:
       ValueError: the folder holds no index, or that of another embedder.
@@ -45,4 +47,11 @@ def retriever(folder: Path, kind: str = "") -> Retriever:
     embed = embedder(facts["embedder"], folder)
     store = SQLiteStore(folder / STORE, embedder=embed.name, width=embed.width)
     kind = kind or facts["kind"]
-    return Retriever(store, embed, kind, least=facts["least"] if kind != "bm25" else -np.inf)
+    least = facts["least"] if kind != "bm25" else -np.inf
+    return Retriever(store, embed, kind, least=least, rerank=cross_encoder(rerank) if rerank else None)
+
+
+def cross_encoder(folder: str) -> Rerank:
+    """A classifier of one label as what ranks passages anew."""
+    scorer = TextScorer.pretrained(folder)
+    return lambda question, passages: scorer([(question, passage) for passage in passages])

@@ -100,7 +100,7 @@ def ask(config: Mapping[str, Any], workdir: Path, console: Console) -> None:
     """Answers one question, and shows what it is based on."""
     if not config["question"]:
         raise ValueError('nothing was asked: give --config.question="..."')
-    find, model = indexed.retriever(workdir, config["kind"]), model_of(config)
+    find, model = indexed.retriever(workdir, config["kind"], config["rerank"]), model_of(config)
     if model is None:
         hits = find(config["question"], config["k"])
         given = Answer("" if hits else NOT_FOUND, passages=tuple(hits))
@@ -121,7 +121,7 @@ def ask(config: Mapping[str, Any], workdir: Path, console: Console) -> None:
 
 def answers(config: Mapping[str, Any], workdir: Path, console: Console) -> None:
     """Answers questions about functions, and ones that the documents cannot answer; prints and keeps the scores."""
-    find, model = indexed.retriever(workdir, config["kind"]), model_of(config)
+    find, model = indexed.retriever(workdir, config["kind"], config["rerank"]), model_of(config)
     asked = reader.questions(find.store.get(), config["seed"])[: config["questions"]]
     if not asked:
         raise ValueError(

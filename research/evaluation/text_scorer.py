@@ -55,6 +55,18 @@ class TextScorer:
         config, params, _ = load_pretrained(folder, head="scalar")
         return cls(build(config), params, load_tokenizer(folder), facts["length"], facts)
 
+    @classmethod
+    def pretrained(cls, folder: str | Path) -> "TextScorer":
+        """Any classifier of one label, such as a published cross-encoder, which scores (question, passage).
+
+        Raises:
+          ValueError: a classifier of more labels, or a model without a classifier.
+        """
+        config, params, extras = load_pretrained(folder, head="scalar")
+        if extras.fresh:
+            raise ValueError(f"{folder} holds no classifier of one label; it lacks {sorted(extras.fresh)}")
+        return cls(build(config), params, load_tokenizer(folder), config.max_length, {})
+
     def save(self, folder: str | Path) -> None:
         """Writes a Hugging Face folder (a classifier of one label) with the facts beside it."""
         save_pretrained(folder, self.model.config, self.params, tokenizer=self.tokenizer)

@@ -151,6 +151,13 @@ def test_extras_have_the_promised_names():
     assert {"cuda", "tpu", "test", "oracles", "bench", "tracking"} <= set(project["optional-dependencies"])
 
 
+def test_every_file_of_the_package_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["research"]
+    files = (path for path in (ROOT / "research").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    names = [path.relative_to(ROOT / "research") for path in files if path.suffix != ".py"]
+    assert names and [str(name) for name in names if not any(name.match(form) for form in project)] == []
+
+
 def test_constraints_hold_names_versions_and_markers_only():
     for line in (ROOT / "tools/constraints.txt").read_text().splitlines():
         if line and not line.startswith("#"):
