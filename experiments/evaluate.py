@@ -93,6 +93,15 @@ class Local:
             # Not even the question fits: `ask` cuts it.
             return replace(shots.build(replace(task, preamble=""), task.items[index], ()), dropped=len(examples))
 
+    def too_long(self, task: Task) -> str:
+        """Which answer is longer than the window, so that no cut of its question makes room; empty where none is."""
+        count, window = ask.count(*self.parts)
+        for item in task.items:
+            needed = max(map(count, item.choices), default=0)
+            if needed > window:
+                return f"item {item.id!r} has an answer of {needed} tokens, the model holds {window}"
+        return ""
+
 
 class Served:
     """A model behind an address; it writes, its likelihoods are not to be had."""
@@ -110,6 +119,9 @@ class Served:
 
     def prompt(self, task: Task, index: int, examples: Sequence[Any], long: str) -> shots.Prompt:
         return shots.build(task, task.items[index], examples)
+
+    def too_long(self, task: Task) -> str:
+        return ""  # its window is not known
 
 
 def read_models(config: Mapping[str, Any], data: Path) -> list[Mapping[str, Any]]:
@@ -173,9 +185,16 @@ def drawn(task: Task, limit: int, seed: int) -> list[Any]:
 def plan(
     model: Local | Served, name: str, tasks: Sequence[Task], config: Mapping[str, Any], workdir: Path, console: Console
 ) -> list[Cell]:
-    """All cells of a model with their prompts, made before anything is asked."""
+    """All cells of a model with their prompts, made before anything is asked; without tasks that it cannot hold.
+
+    Raises:
+      ValueError: no cell is left; with long="error", a question that does not fit.
+    """
     cells = []
     for task in tasks:
+        if reason := model.too_long(task):
+            console.print(f"{task.name} is left out for {name}: {reason}", markup=False, soft_wrap=True)
+            continue
         for k in config["shots"]:
             if task.preamble and k:
                 console.print(f"{task.name} has published examples: no others are drawn, k = {k} is left out")
@@ -191,6 +210,8 @@ def plan(
             settings = {"task": task.name, "shots": k, **settings, **model.made_of, "prompts": content}
             file = f"{name}-{task.name}-{k}".replace("/", "_")
             cells.append(Cell(task, k, tuple(found), settings, workdir / "answers" / f"{file}.jsonl"))
+    if not cells:
+        raise ValueError(f"nothing is left to ask {name} of {[task.name for task in tasks]}: the lines above say why")
     return cells
 
 

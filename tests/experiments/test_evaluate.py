@@ -180,6 +180,24 @@ def test_a_limit_draws_the_same_questions(data):
     assert drawn(task, 0, 0) == list(task.items)
 
 
+def test_a_task_with_an_answer_longer_than_the_window_is_left_out_with_a_line(data, models, tmp_path):
+    answers, question = ("yes", "no " * 70), {"label": 1, "question": "is it so?"}
+    kept = [{**question, "answers": answers, "wanted": 0}, {**question, "answers": ("a", "b"), "wanted": 1}]
+    file = tmp_path / "long.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    long = {
+        "file": str(file),
+        "template": "{{ question }} ||| {{ answers[wanted] }}",
+        "choices": "{{ answers|join('|||') }}",
+    }
+    settings = config(data, models[:1], tasks=(long, "glue/sst2"), shots=(0,))
+    printed, found = evaluated(settings, tmp_path / "run")
+    assert "long is left out for first: item 'long/0' has an answer of 210 tokens, the model holds 192" in printed
+    assert {score["task"] for score in found["scores"]} == {"glue/sst2"}
+    with pytest.raises(ValueError, match=r"nothing is left to ask first of \['long'\]"):
+        evaluated(config(data, models[:1], tasks=(long,), shots=(0,)), tmp_path / "none")
+
+
 def test_rows_of_your_own_are_a_task(data, models, tmp_path):
     file = tmp_path / "mine.jsonl"
     file.write_text("".join(json.dumps({"q": f"{i} + 1?", "a": i + 1}) + "\n" for i in range(3)))
