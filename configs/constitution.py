@@ -54,6 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
                     "stop_kl": 0.2,
                     "kl_coefficient": 0.05,
                     "evaluate_every": 1 if tiny else 10,
+                    "save_every": 1 if tiny else 10,
                 },
                 "trunk": "shared" if tiny else "own",
                 "learning_rate": 3e-4,

@@ -7,7 +7,7 @@ The assistant is a small decoder that first learns to answer, criticise, revise 
 (`experiments.household`), which stand in for a helpful model without a constitution. All later stages see its own
 samples alone: critiques and revisions of its answers -> supervised stage -> pairs of answers that it labels -> reward
 model -> PPO, and DPO on the same labels. Programs measure after every stage and teach nothing. A cell is (stage, seed),
-with weights in a folder of its own; started again, only what is missing is done.
+with weights in a folder of its own; started again, only what is missing is done, and PPO goes on at its checkpoint.
 """
 
 import statistics
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from experiments import command
 from experiments.assistant import Assistant, shares
-from experiments.cells import Cell, names, picked, spread, sweep
+from experiments.cells import Cell, names, picked, run_folder, spread, sweep
 from experiments.household import PRINCIPLES, broken, claims, demonstrations, is_right, questions
 from experiments.sentiment import made_once
 from experiments.trial import linear_decay, train
@@ -50,6 +50,8 @@ from research.recipes.pretrain import language_model_loss
 from research.recipes.reward import pairwise_loss
 from research.recipes.rollouts import Reward, Writer
 from research.report import plots, print_table
+from research.training import log
+from research.training.checkpoint import Checkpoints
 
 _TAUGHT = ("tokenizer", "model", "demonstrations", "teaching", "writing", "repeats")
 _TUNED = (*_TAUGHT, "revising", "tuning")
@@ -239,7 +241,7 @@ class Loop:
         return score
 
     def reinforce(self, tuned: Any, reward: Reward) -> tuple[Any, dict[str, Any]]:
-        """PPO from the tuned model against the reward model."""
+        """PPO from the tuned model against the reward model; killed and started again, it goes on where it was."""
         settings, key = self.config["ppo"], jax.random.fold_in(jax.random.key(self.seed), 3)
         model, ppo = self.model, PPO(**settings["numbers"])
         pair, schedule = ActorCritic(model, "copy"), Schedule(**settings["schedule"])
@@ -252,15 +254,18 @@ class Loop:
             model, self.tokenizer, settings["prompt_length"], settings["new_tokens"], (self.tokenizer.eos_id,)
         )
         trainer = Trainer(pair, ppo, writer, reward, prompts, step, schedule, self.seed)
-        history: list[dict[str, Any]] = []
+        cell = self.cell("ppo", dict)
+        folder = run_folder(self.folder, cell.at, cell.settings)
 
         def evaluate(params: Any, iteration: int) -> dict[str, float]:
-            found = self.measured(params["policy"])
-            history.append({"iteration": iteration, **found})
-            return {name: found[name] for name in MEASURED}
+            return {name: value for name, value in self.measured(params["policy"]).items() if name in MEASURED}
 
-        state, _ = run(trainer, state, frozen, evaluate=evaluate)
-        return tree.merge(state.params, frozen)["policy"], {**history[-1], "history": history}
+        with log.Logger(folder) as logger, Checkpoints(folder / "checkpoints", config=cell.settings) as checkpoints:
+            state, _ = run(trainer, state, frozen, checkpoints=checkpoints, logger=logger, evaluate=evaluate)
+        told = [line for line in log.read(folder / logger.path.name) if line["split"] == "held_out"]
+        history = [{"iteration": line["step"], **{name: line[name] for name in MEASURED}} for line in told]
+        policy = tree.merge(state.params, frozen)["policy"]
+        return policy, self.measured(policy) | {"history": history}
 
     def learn_directly(self, tuned: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[Any, dict[str, Any]]:
         """DPO from the tuned model with the soft labels."""

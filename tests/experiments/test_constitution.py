@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from rich.console import Console
@@ -23,6 +24,7 @@ from experiments.household import (
     questions,
 )
 from research.apps.constitution_files import read_constitution
+from research.models import preset
 
 PATH = "configs/constitution.json"
 
@@ -115,6 +117,38 @@ def test_the_whole_loop_runs_once(tmp_path, constitution):
     experiment.work(config, tmp_path, Console(quiet=True))
     again = {path.stem for path, time in kept.items() if path.stat().st_mtime_ns != time}
     assert again == {"dpo-0"}, "what does not build on the change is not done twice"
+
+
+def test_ppo_that_is_stopped_goes_on_at_its_checkpoint(tmp_path, constitution):
+    config = get_config("tiny").to_dict()
+    config["ppo"]["schedule"]["iterations"] = 3
+    tokenizer = experiment.make_tokenizer(constitution, config, tmp_path / "tokenizer")
+    described = preset("llama-7b").replace(
+        vocab_size=tokenizer.vocab_size,
+        **{name: getattr(tokenizer, name) for name in ("bos_id", "eos_id", "pad_id")},
+        **config["model"],
+    )
+    asked = []
+
+    def go(folder, stop_at=0):
+        """What PPO gives; ended like a process, at the reward of an iteration."""
+
+        def reward(prompts, answers):
+            asked.append(folder.name)
+            if asked.count(folder.name) == stop_at:
+                raise KeyboardInterrupt
+            return [float(len(answer)) for answer in answers]
+
+        loop = experiment.Loop(config, constitution, tokenizer, described, 0, folder, Console(quiet=True))
+        return loop.reinforce(jax.jit(loop.model.init)(jax.random.key(0)), reward)
+
+    expected = go(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        go(tmp_path / "parts", stop_at=3)
+    found = go(tmp_path / "parts")
+    assert asked == ["whole"] * 3 + ["parts"] * 4, "of three iterations the last alone is done twice"
+    assert found[1] == expected[1] and [one["iteration"] for one in found[1]["history"]] == [0, 1, 2, 3]
+    jax.tree.map(np.testing.assert_array_equal, found[0], expected[0])
 
 
 def test_a_constitution_that_no_program_measures_is_refused(tmp_path):
