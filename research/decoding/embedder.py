@@ -9,6 +9,7 @@ B batch · T length · D width
 import hashlib
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -90,17 +91,23 @@ class Embedder:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         rows = [self.encode(text) for text in texts]
         left = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-        started = []
+        parts: list[tuple[list[int], int, int]] = []  # which rows, in a batch of how many, how wide
         while left:
             width = min(-(-max(len(rows[left[0]]), 1) // STEP) * STEP, self.length)
             # Full batches, or the next power of two, so that there are few programs.
             size = min(max(1, TOKENS // width), 1 << (len(left) - 1).bit_length())
-            some, left = left[:size], left[size:]
-            batch = pad_batch([rows[i] for i in some] + [[]] * (size - len(some)), width)
-            started.append((some, unit_vectors(self.model, self.pooling, self.params, batch)))
+            parts.append((left[:size], size, width))
+            left = left[size:]
         found = np.zeros((len(rows), self.width), np.float32)
-        for some, vectors in started:
-            found[some] = np.asarray(vectors)[: len(some)]
+
+        def fill(part: tuple[list[int], int, int]) -> None:
+            some, size, width = part
+            batch = pad_batch([rows[i] for i in some] + [[]] * (size - len(some)), width)
+            found[some] = np.asarray(unit_vectors(self.model, self.pooling, self.params, batch))[: len(some)]
+
+        # Two at a time: some operations use one core of a CPU, which begins a program only when the one before is done.
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(fill, parts))
         return found
 
     def save(self, folder: str | Path) -> None:
