@@ -3,6 +3,11 @@
     python -m experiments.train --config=configs/forkme.py --workdir=runs/mine
     python -m experiments.train --config=configs/forkme.py --config.optimizer.learning_rate=1e-3 --workdir=runs/mine
 
+As several processes, on one machine or many with a shared folder, each with the same command (README, "Several hosts"):
+
+    python -m experiments.train ... --coordinator_address=HOST:PORT --num_processes=2 --process_id=1
+    srun python -m experiments.train ... --config.mesh.data=-1 --distributed    # also Kubernetes, Cloud TPU, Open MPI
+
 Stop it (Ctrl-C, SIGTERM, SIGKILL) and start the same command again: it goes on where it was, bit for bit.
 """
 
@@ -20,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax
 
 from experiments import command
-from research.core import compilation, memory, tree
+from research.core import compilation, hosts, memory, tree
 from research.data import check_batch, render
 from research.interop.run import config_to_dict
 from research.models import Model
@@ -38,14 +43,19 @@ def run(config: dict, workdir: Path, console: Console) -> Result:
     """The whole run; see `research.recipes.assemble.DEFAULTS` for the config."""
     # ---- prepare: every mismatch is refused here ----
     log.check_writable(workdir)
+    hosts.agree("config", config)
+    hosts.agree_on_folder(workdir)
     compilation.use_cache(config["cache"])
     parts = assemble(config, workdir, check=lambda *run: check_memory(*run, console))
+    hosts.agree("data", parts.source.state(0))
     described = parts.model.config
     stored = json.loads(json.dumps(config)) | {"model": config_to_dict(described), "peft": parts.recipe}
-    (workdir / "config.json").write_text(json.dumps(stored, indent=1, default=str) + "\n")
+    if hosts.is_first():
+        (workdir / "config.json").write_text(json.dumps(stored, indent=1, default=str) + "\n")
     virtual = virtual_ids(tree.merge(parts.state.params, parts.frozen)) if parts.frozen is not None else []
     flops = training_per_token(described, parts.source.example_batch())
     where = "one device" if parts.mesh is None else f"mesh {dict(parts.mesh.shape)}"
+    where += f" over {jax.process_count()} hosts" if hosts.several() else ""
     console.print(
         f"{described.family} ({described.kind}) on {where} of {jax.default_backend()}, compute in "
         f"{parts.model.policy.compute}, {flops / 1e6:,.1f} MFLOP per token, {config['steps']} steps into {workdir}",
@@ -86,7 +96,7 @@ def check_memory(
     Raises:
       ValueError: says what would fit.
     """
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     setting = setting_of(config, model, batch, mesh)
     told, limit = training(setting), memory.available(device)
     if limit is not None and device.platform == "cpu":  # all devices of a CPU share its memory
@@ -107,4 +117,4 @@ def work(config: dict, workdir: Path, console: Console) -> int:
 
 
 if __name__ == "__main__":
-    command.run(work)
+    command.run(work, several_hosts=True)

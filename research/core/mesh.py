@@ -45,7 +45,7 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[Any] | None = None) -> 
     """A mesh of the given sizes over the first devices; one size may be -1 (all that are left).
 
     Raises:
-      ValueError: an unknown axis, a bad size, or sizes that do not fit the devices.
+      ValueError: an unknown axis, a bad size, sizes that do not fit the devices, or a host without a device in it.
     """
     pool = list(jax.devices() if devices is None else devices)
     if unknown := sorted(set(axes) - set(AXES)):
@@ -62,6 +62,8 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[Any] | None = None) -> 
     total = math.prod(sizes.values())
     if total > len(pool):
         raise ValueError(f"mesh {dict(axes)} needs {total} devices, there are {len(pool)} ({pool[0].platform})")
+    if len({d.process_index for d in pool[:total]}) < len({d.process_index for d in pool}):
+        raise ValueError(f"mesh {dict(axes)} takes {total} of the {len(pool)} devices of all hosts; try data = -1")
     kinds = (AxisType.Auto,) * len(AXES)
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=kinds, devices=pool[:total])
 
@@ -221,18 +223,40 @@ def rows_beside(params: Any, arrays: Any, rows: int) -> Any:
     return jax.tree.map(lambda x: jax.device_put(x, cut) if x.ndim and x.shape[0] == rows else x, arrays)
 
 
+def host_rows(mesh: Mesh | None) -> tuple[int, int]:
+    """(i, n): of each batch, cut into n equal blocks of rows, this process gives block i; (0, 1) of a single process.
+
+    Hosts that the mesh joins by `tensor` or `sequence` hold the same rows and give the same block. Where the devices
+    of a host do not hold one block, every host gives the whole batch.
+    """
+    if mesh is None or jax.process_count() == 1:
+        return 0, 1
+    axes = [mesh.axis_names.index(name) for name in BATCH_AXES if name in mesh.axis_names]
+    parts = math.prod(mesh.devices.shape[axis] for axis in axes)
+    held: dict[int, set[int]] = {}
+    for row, devices in enumerate(np.moveaxis(mesh.devices, axes, range(len(axes))).reshape(parts, -1)):
+        for device in devices:
+            held.setdefault(device.process_index, set()).add(row)
+    count = len({frozenset(rows) for rows in held.values()})
+    blocks = [set(block.tolist()) for block in np.array_split(np.arange(parts), count)]
+    if parts % count or any(rows not in blocks for rows in held.values()):
+        return 0, 1
+    return blocks.index(held[jax.process_index()]), count
+
+
 def place(batch: Mapping[str, Any], mesh: Mesh | None) -> dict[str, jax.Array]:
-    """A host batch on the devices; with several hosts, each gives its own rows."""
+    """A host batch on the devices; with several hosts, each gives its block of rows (`host_rows`)."""
     if mesh is None:
         return {name: jax.device_put(array) for name, array in batch.items()}
-    processes = jax.process_count()
+    count = host_rows(mesh)[1]
     whole = {
-        name: jax.ShapeDtypeStruct((array.shape[0] * processes, *array.shape[1:]), array.dtype)
+        name: jax.ShapeDtypeStruct((array.shape[0] * count, *array.shape[1:]), array.dtype)
         for name, array in batch.items()
     }
     layout = batch_shardings(whole, mesh)
-    if processes == 1:
+    if jax.process_count() == 1:
         return {name: jax.device_put(array, layout[name]) for name, array in batch.items()}
     return {
-        name: jax.make_array_from_process_local_data(layout[name], np.asarray(array)) for name, array in batch.items()
+        name: jax.make_array_from_process_local_data(layout[name], np.asarray(array), whole[name].shape)
+        for name, array in batch.items()
     }

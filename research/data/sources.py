@@ -72,9 +72,10 @@ class Stream:
 
 
 class Batches:
-    """Batches of a stream; host `shard = (index, count)` gets rows index, index + count, ... of each global batch.
+    """Batches of a stream; host `shard = (index, count)` gets the index-th of `count` equal blocks of rows.
 
-    `batch_size` counts the rows of all hosts. Raises ValueError if the hosts cannot share it evenly.
+    However many hosts there are, their blocks one after another are the same global batch. `batch_size` counts the
+    rows of all hosts. Raises ValueError if the hosts cannot share it evenly.
     """
 
     def __init__(self, stream: Positions, batch_size: int, *, shard: tuple[int, int] = (0, 1)):
@@ -88,7 +89,8 @@ class Batches:
     def positions(self, step: int) -> range:
         """Positions in the stream of this host's rows at `step`."""
         index, count = self.shard
-        return range(step * self.batch_size + index, (step + 1) * self.batch_size, count)
+        first, each = step * self.batch_size, self.batch_size // count
+        return range(first + index * each, first + (index + 1) * each)
 
     def batch(self, step: int) -> Row:
         """Arrays [B / hosts, ...] of one step."""
@@ -121,8 +123,9 @@ def one_pass(rows: Rows, batch_size: int, *, seed: int = 0, shard: tuple[int, in
     index, count = shard
     if batch_size % count:
         raise ValueError(f"batch_size {batch_size} does not divide over {count} hosts")
-    for first in range(0, len(rows), batch_size):
-        mine = range(first + index, first + batch_size, count)
+    each = batch_size // count
+    for first in range(index * each, len(rows) + index * each, batch_size):
+        mine = range(first, first + each)
         yield stack([_row_or_padding(rows, i, seed) for i in mine])
 
 

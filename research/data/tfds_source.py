@@ -80,7 +80,8 @@ class GrainBatches:
     Args:
       examples: anything with `len` and `[i]` (a `TfdsExamples`).
       make_row: example -> row of fixed shapes (numpy); with `random=True` it is called `make_row(example, rng)`.
-      batch_size: rows over all hosts; host `shard = (index, count)` reads every count-th example.
+      batch_size: rows over all hosts; host `shard = (index, count)` reads every count-th row of the shuffled stream:
+        however many there are, together they have the same batches.
     """
 
     def __init__(
@@ -99,14 +100,14 @@ class GrainBatches:
         index, count = shard
         if batch_size <= 0 or batch_size % count or not 0 <= index < count:
             raise ValueError(f"batch_size {batch_size} does not divide over {count} hosts (this is {index})")
-        if len(examples) < count:
-            raise ValueError(f"{len(examples)} examples cannot be shared by {count} hosts")
-        self._settings = {"examples": len(examples), "batch_size": batch_size, "seed": seed, "shard": list(shard)}
-        data = grain.MapDataset.source(examples).seed(seed)[index::count]
+        if len(examples) == 0:
+            raise ValueError("there are no examples: nothing to train on")
+        self._settings = {"examples": len(examples), "batch_size": batch_size, "seed": seed}
+        data = grain.MapDataset.source(examples).seed(seed)
         data = data.shuffle() if shuffle else data
         data = data.repeat()
         data = data.random_map(make_row) if random else data.map(make_row)
-        self._dataset = data.batch(batch_size // count, drop_remainder=True)
+        self._dataset = data[index::count].batch(batch_size // count, drop_remainder=True)
 
     def batch(self, step: int) -> Row:
         return dict(self._dataset[step])

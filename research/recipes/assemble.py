@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from research import weights
+from research.core import hosts, tree
 from research.core import mesh as meshes
-from research.core import tree
 from research.core.names import meant
 from research.data import build, load_tokenizer, one_pass
 from research.data.sentencepiece_tokenizer import train_sentencepiece
@@ -199,7 +199,8 @@ def assemble(config: Mapping[str, Any], folder: Path, *, check: Check | None = N
     check: called with the config, the model, a batch and the mesh before the state takes memory; it may refuse.
     """
     chosen = losses.choose(config)
-    tokenizer = make_tokenizer(config, folder)
+    with hosts.first_alone("tokenizer"):
+        tokenizer = make_tokenizer(config, folder)
     begun = make_model(config, tokenizer)
     model = begun.model
     parts = sorted(config["data"].get("mix", ()))
@@ -208,13 +209,14 @@ def assemble(config: Mapping[str, Any], folder: Path, *, check: Check | None = N
     teacher = teacher_of(chosen.teacher, model, unroll, tokenizer, key) if chosen.teacher else None
     loss_fn = losses.make(chosen, model, chunk=config["chunk"], parts=parts, teacher=teacher and teacher.model)
     mesh = meshes.make_mesh(config["mesh"]) if config["mesh"] else None
+    check_hosts(mesh, chosen.reference)
     plan = planned(config, begun, chosen, tokenizer, key, teacher)
     config, trainable = plan.config, plan.trainable
     learning = plan.shapes if trainable is None else tree.split(plan.shapes, trainable)[0]
     check_learns(learning)
     optimizer = optim.make(plan.rules, learning, steps=config["steps"])
     scale = loss_scale.make(config["loss_scale"], model.policy, learning)
-    shard = (jax.process_index(), jax.process_count())
+    shard = meshes.host_rows(mesh)
     rows = rows_once() if chosen.reference == "batch" else build.build_rows
     source = build.build_source(config["data"], tokenizer, shard=shard, rows=rows)
     if check is not None:
@@ -240,12 +242,20 @@ def assemble(config: Mapping[str, Any], folder: Path, *, check: Check | None = N
         loss_fn=loss_fn,
         optimizer=optimizer,
         step=make_step(loss_fn, optimizer, accumulate=config["accumulate"], mesh=mesh),
-        evaluate=make_evaluate(loss_fn, held_out(config, tokenizer, rows), mesh=mesh),
+        evaluate=make_evaluate(loss_fn, held_out(config, tokenizer, rows, shard), mesh=mesh),
         state=begin,
         frozen=frozen,
         mesh=mesh,
         recipe=plan.recipe,
     )
+
+
+def check_hosts(mesh: Mesh | None, reference: str) -> None:
+    """Refuses what several processes cannot do together."""
+    if hosts.several() and mesh is None:
+        raise ValueError(f"{jax.process_count()} hosts need a mesh over their devices: --config.mesh.data=-1")
+    if hosts.several() and reference == "batch":
+        raise ValueError("loss.reference 'batch' is computed and kept by one process; several hosts take 'copy'")
 
 
 class Plan(NamedTuple):
@@ -366,7 +376,7 @@ def in_sections(config: Mapping[str, Any], change: Callable[[dict[str, Any]], di
 
 
 def held_out(
-    config: Mapping[str, Any], tokenizer: Any, make: MakeRows = build.build_rows
+    config: Mapping[str, Any], tokenizer: Any, make: MakeRows = build.build_rows, shard: tuple[int, int] = (0, 1)
 ) -> dict[str, list[Any]] | list[Any]:
     """The first batches of the held-out split, each row once; of a mixture, those of each of its parts by name."""
     data = config["data"]
@@ -374,6 +384,6 @@ def held_out(
 
     def first(section: Mapping[str, Any]) -> list[Any]:
         rows = make(section, tokenizer, "heldout")
-        return list(one_pass(rows, size))[: config["evaluate_batches"] or None]
+        return list(one_pass(rows, size, shard=shard))[: config["evaluate_batches"] or None]
 
     return {name: first(section) for name, section in data["mix"].items()} if "mix" in data else first(data)

@@ -177,7 +177,7 @@ def setting_of(config: Mapping[str, Any], model: Model, batch: Mapping[str, Any]
     answers = [] if "desirable" in batch else answers
     return Setting(
         model.config,
-        rows * jax.process_count(),
+        rows * meshes.host_rows(mesh)[1],
         length,
         source=batch["inputs"].shape[-1] if "inputs" in batch else 0,
         recipe=recipe,

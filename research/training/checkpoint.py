@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from research.core import tree
+from research.core import hosts, tree
 
 FORMAT = 1
 _META, _MANIFEST = "meta.json", "manifest.json"
@@ -127,9 +127,12 @@ class Checkpoints:
         """
         self.wait()
         found = _usable(self.folder, step, self._say)
-        if found is None:
+        # The first host chooses: another may be slow to see what was written last.
+        chosen = hosts.from_first(-1 if found is None else int(found[0].name))
+        if chosen < 0:
             return None
-        path, meta = found
+        path = self.folder / f"{chosen:08d}"
+        meta = _read_meta(path)
         check_fits(like, meta, path)
         leaves = {name: _abstract(leaf) for name, leaf in tree.paths(like).items()}
         loaded = tree.paths(ocp.load(path, _nested(leaves)))
@@ -161,8 +164,9 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.wait()
+    def __exit__(self, kind: object, *exc: object) -> None:
+        if kind is None or not hosts.several():  # a save that waits for a lost host would never end
+            self.wait()
 
     def _finish(self, response: Any, path: Path, text: str) -> None:
         try:
@@ -290,7 +294,7 @@ def _damage(path: Path) -> str:
 
 
 def _load_part(path: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     wanted = {
         name: jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype), sharding=device)
         for name, (shape, dtype) in shapes.items()

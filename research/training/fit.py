@@ -11,6 +11,8 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from research.core import hosts
+from research.core import mesh as meshes
 from research.training.checkpoint import Checkpoints
 from research.training.evaluate import Evaluate
 from research.training.log import Logger
@@ -110,7 +112,8 @@ def fit(
     stopped = tracker.verdict(patience)
     _introduce(state, frozen, source.batch(n) if show and n < steps else None, show, table)
     with _Signals() as signals, Bar(title, n, steps, on=progress) as bar:
-        report = _Report(bar, logger, n, log_every, flops_per_token)
+        report = _Report(bar, logger, n, log_every, flops_per_token, meshes.host_rows(step.mesh)[1])
+        signalled = hosts.AnyHost()
         while n < steps and stopped == "finished":
             # ---- update: dispatch this step, then read the numbers of the one before ----
             batch = source.batch(n)
@@ -127,7 +130,7 @@ def fit(
                 report.evaluated(n, values)
                 best = tracker.improved(n, values[metric])
             # ---- save ----
-            stopped = "signal" if signals.caught else tracker.verdict(patience)
+            stopped = "signal" if signalled(signals.caught) else tracker.verdict(patience)
             ending = n == steps or stopped != "finished"
             if checkpoints is not None and (ending or best or (save_every and n % save_every == 0)):
                 report.flush()
@@ -158,7 +161,7 @@ def _resume(checkpoints: Checkpoints, state: State, source: Source, tracker: Pat
 
 def _introduce(state: State, frozen: Any, first: Any, show: Callable[..., None] | None, table: bool) -> None:
     """The weights, and the first batch with its mask, before anything is learned from it."""
-    if table:
+    if table and hosts.is_first():
         Console().print(parameter_table(state.params, frozen))
     if show is not None and first is not None:
         show(first)
@@ -167,9 +170,12 @@ def _introduce(state: State, frozen: Any, first: Any, show: Callable[..., None] 
 class _Report:
     """Metrics on their way from the device to the log, one step behind it."""
 
-    def __init__(self, bar: Bar, logger: Logger | None, start: int, every: int, flops_per_token: float) -> None:
-        self._bar, self._every, self._flops = bar, max(1, every), flops_per_token
-        self._logger = logger if jax.process_index() == 0 else None
+    def __init__(
+        self, bar: Bar, logger: Logger | None, start: int, every: int, flops_per_token: float, blocks: int
+    ) -> None:
+        """`blocks`: how many blocks of rows like this host's a batch has."""
+        self._bar, self._every, self._flops, self._blocks = bar, max(1, every), flops_per_token, blocks
+        self._logger = logger if hosts.is_first() else None
         if self._logger is not None:
             self._logger.begin(start)
         self._pending: tuple[int, Mapping[str, Any], int] | None = None
@@ -178,7 +184,7 @@ class _Report:
     def push(self, step: int, metrics: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
         self.flush()
         tokens = sum(int(np.prod(batch[name].shape)) for name in ("tokens", "inputs") if name in batch)
-        self._pending = (step, metrics, tokens)
+        self._pending = (step, metrics, tokens * self._blocks)
 
     def flush(self) -> None:
         """Waits for the pending step and logs it."""
@@ -191,6 +197,8 @@ class _Report:
             if not math.isfinite(values[name]) and not values.get("skipped"):
                 if self._logger:
                     self._logger.write(step, values)
+                if values.get("weight") == 0:
+                    raise Diverged(f"every position of the batch of step {step} is masked: nothing to learn from it")
                 scale = values.get("loss_scale")
                 told = "" if scale is None else f", loss scale {scale:.6g}, which may not be halved"
                 raise Diverged(
@@ -234,4 +242,4 @@ class _Signals:
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._old.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

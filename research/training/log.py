@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -105,11 +106,10 @@ def check_writable(folder: Path) -> None:
     Raises:
       ValueError: says which folder and why.
     """
-    probe = folder / ".write_test"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):  # of its own name: several hosts try at once
+            pass
     except OSError as error:
         raise ValueError(f"cannot write into the folder {folder}: {error.strerror}") from None
 

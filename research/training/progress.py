@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -16,7 +17,7 @@ class Bar:
 
     def __init__(self, title: str, start: int, steps: int, *, on: bool = True, every: float = 10.0) -> None:
         """`every`: seconds between the plain lines that stand for the bar where there is no terminal."""
-        self._console = Console()
+        self._console = Console(quiet=jax.process_index() > 0)
         self._title, self._steps, self._on, self._every = title, steps, on, every
         self._printed = time.monotonic()
         self._bar = Progress(
