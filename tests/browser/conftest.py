@@ -81,3 +81,17 @@ def page(tmp_path_factory):
     engine = Lit({"Once upon a time": ", a cat é😀 sat."})
     with served(engine, page=services) as server:
         yield server.url, folder
+
+
+@pytest.fixture(scope="module")
+def real_page():
+    """A live server before a real engine: a tiny random decoder with an adapter."""
+    from research.decoding.engine import Engine
+    from tests.decoding.test_engine import Letters
+    from tests.models.conftest import tiny
+    from tests.weights.test_recipe import lora
+
+    model, params = tiny("llama", n_layers=2, max_length=128)
+    engine = Engine(model, params, Letters(), slots=2, chunk=16, adapters={"tuned": lora(params, 1, rank=1)})
+    with served(engine, page=Services()) as server:
+        yield server.url, engine

@@ -5,6 +5,8 @@ import time
 
 import pytest
 
+from tests.decoding.test_engine import ask
+
 By = pytest.importorskip("selenium.webdriver.common.by", reason="selenium is not installed (extra `browser`)").By
 Keys = pytest.importorskip("selenium.webdriver.common.keys").Keys
 
@@ -40,7 +42,9 @@ def until(true):
 
 
 def text(browser, css):
-    return " ".join(element.text for element in browser.find_elements(By.CSS_SELECTOR, css))
+    """What is seen there, read at once: elements may be drawn anew at any time."""
+    script = "return [...document.querySelectorAll(arguments[0])].map(e => e.innerText).join(' ')"
+    return browser.execute_script(script, css)
 
 
 def click(browser, css):
@@ -75,6 +79,22 @@ def test_strategies_side_by_side_with_probabilities(browser, page):
     until(lambda: len(browser.find_elements(By.CSS_SELECTOR, ".map tr")) == len("Once upon a time"))
     assert "0.333" in browser.find_element(By.CSS_SELECTOR, ".map tr:nth-child(3) td").get_attribute("title")
     assert "hello" in text(browser, "#soft-prompts")
+
+
+def test_a_real_model_writes_and_shows_where_it_looked(browser, real_page):
+    show(browser, real_page, "playground")
+    assert text(browser, "#tabs").split() == ["Playground"]
+    prompt = browser.find_element(By.ID, "prompt")
+    prompt.clear()
+    prompt.send_keys("sphinx", Keys.CONTROL, Keys.ENTER)
+    until(lambda: text(browser, ".columns").count("(length)") + text(browser, ".columns").count("(stop)") == 2)
+    assert real_page[1].figures()["compilations"] == 0
+    greedy = ask(real_page[1], "sphinx", max_new_tokens=64).whole()[0]
+    assert browser.find_element(By.CSS_SELECTOR, ".columns .text").text.startswith(f"sphinx{greedy[:40]}")
+    click(browser, "#attention summary")
+    click(browser, "#attention button")
+    rows = until(lambda: browser.find_elements(By.CSS_SELECTOR, ".map tr"))
+    assert len(rows) == len("sphinx")
 
 
 def test_completions_are_ranked_by_keys_and_by_dragging(browser, page):
