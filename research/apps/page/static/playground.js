@@ -54,6 +54,7 @@ function makeColumn(about, strategy) {
   const inputs = Object.fromEntries(
     Object.entries(KNOBS).map(([name, [value, min, max, step]]) => [name, el("input", { type: "number", value, min, max, step, name })]),
   );
+  inputs.max_tokens.value = Math.min(inputs.max_tokens.value, Math.floor(about.window / 2)); // the prompt needs room too
   const choose = (name) => {
     for (const knob of Object.keys(KNOBS)) if (!["seed", "max_tokens"].includes(knob)) inputs[knob].value = KNOBS[knob][0];
     for (const [knob, value] of Object.entries(STRATEGIES[name])) inputs[knob].value = value;
