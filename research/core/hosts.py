@@ -44,8 +44,6 @@ def join(address: str = "", count: int = 0, index: int = -1) -> None:
     if address and not address.rpartition(":")[2].isdigit():
         raise ValueError(f"the coordinator's address {address!r} has no port; expected host:port")
     jax.config.update("jax_enable_preemption_service", False)  # it takes SIGTERM, which ends a run in good order here
-    if jax.config.jax_cpu_collectives_implementation in (None, "none"):
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         jax.distributed.initialize(
             **known, heartbeat_timeout_seconds=SECONDS_UNTIL_LOST, shutdown_timeout_seconds=SECONDS_TO_MEET
