@@ -192,19 +192,28 @@ def batch_shardings(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, NamedShar
     return out
 
 
-def keep_rows(x: jax.Array) -> jax.Array:
-    """`x` [B, ...] with its rows cut over the batch axes of the mesh in use; as it is without a mesh.
-
-    Left to itself XLA cuts what comes out of a table that is cut over `fsdp` along D, and every layer after it holds
-    activations of the whole batch.
-    """
+def cut_over(axis: str) -> int:
+    """Over how many devices the mesh in use cuts an axis of it that is left to XLA; 1 without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     kinds = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
-    axes = tuple(name for name in BATCH_AXES if kinds.get(name) == AxisType.Auto and mesh.shape[name] > 1)
-    if "fsdp" not in axes or x.shape[0] % math.prod(mesh.shape[name] for name in axes):
+    return int(mesh.shape[axis]) if kinds.get(axis) == AxisType.Auto else 1
+
+
+def keep_rows(x: jax.Array) -> jax.Array:
+    """`x` [B, T, D] out of a table, with its rows cut over the batch axes of the mesh in use; as it is without a mesh.
+
+    A table that is cut over `fsdp` along D gives rows that are cut along D too. Left to itself XLA keeps it so, and
+    every layer after it holds activations of the whole batch; told only the end, it goes there over a copy of the
+    whole array. In two steps it is one all-to-all among the devices of `fsdp`, and the same back for the gradient.
+    """
+    axes = tuple(name for name in BATCH_AXES if cut_over(name) > 1)
+    if "fsdp" not in axes or x.shape[0] % math.prod(cut_over(name) for name in axes):
         return x
-    rest = (PartitionSpec.UNCONSTRAINED,) * (x.ndim - 1)
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes, *rest))
+    position = "sequence" if cut_over("sequence") > 1 and x.shape[1] % cut_over("sequence") == 0 else None
+    if x.shape[-1] % cut_over("fsdp") == 0:
+        before = PartitionSpec("data" if "data" in axes else None, position, "fsdp")
+        x = jax.lax.with_sharding_constraint(x, before)
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes, position, None))
 
 
 def rows_beside(params: Any, arrays: Any, rows: int) -> Any:

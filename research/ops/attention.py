@@ -10,6 +10,7 @@ from research.core.types import Array
 from research.ops.causal import BLOCK, causal_attention
 from research.ops.dot import batched_scores, batched_values
 from research.ops.masks import MASKED, Mask, visible
+from research.ops.ring import in_ring, ring_attention
 
 
 def softcap(x: Array, cap: float | None) -> Array:
@@ -48,10 +49,16 @@ def attention(
     Returns:
       The output [B, T, N, H] in the type of q, and the weights [B, N, T, S] in float32 or None.
     """
-    if _in_blocks(q, k, mask, window, bias, cap, dropout if rng is not None else 0.0, weights):
+    rate = dropout if rng is not None else 0.0
+    if in_ring(q.shape[1], k.shape[1]):
+        # Elsewhere XLA gathers keys and values. The fused kernels do not take positions that are cut.
+        if cap is None and rate == 0 and not weights:
+            return ring_attention(q, k, v, mask, scale=scale, bias=bias, window=window), None
+        return _plain(q, k, v, mask, scale, bias, cap, window, dropout, rng, weights)
+    if _in_blocks(q, k, mask, window, bias, cap, rate, weights):
         heads_first = (x.transpose(0, 2, 1, 3) for x in (q, k, v))
         return causal_attention(*heads_first, mask.query_segments, scale).transpose(0, 2, 1, 3), None
-    if _fused(q, cap=cap, dropout=dropout if rng is not None else 0.0, weights=weights):
+    if _fused(q, cap=cap, dropout=rate, weights=weights):
         return _cudnn(q, k, v, mask, scale=scale, bias=bias, window=window), None
     return _plain(q, k, v, mask, scale, bias, cap, window, dropout, rng, weights)
 
