@@ -141,7 +141,7 @@ COMMANDS = {
     "preset that does not exist": (["--config.model.preset=lama-7b"], "did you mean 'llama-7b'"),
     "forgotten dashes": (["config.seed=1"], "unexpected arguments"),
     "rollouts that make no minibatches": (["--config.ppo.schedule.minibatch=3"], "do not split into minibatches of 3"),
-    "answers without room": (["--config.pairs.new_tokens=64"], "of 160 tokens (pairs) do not fit"),
+    "answers without room": (["--config.pairs.new_tokens=128"], "of 224 tokens (pairs) do not fit"),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from configs.serve import get_config
-from experiments import serve
+from experiments import serving
 from research.apps.server import Limits, app
 from tests.apps.server.conftest import ask, served
 from tests.apps.server.scripted import Scripted
@@ -132,10 +132,10 @@ def test_limits_that_let_nothing_in(wrong):
 )
 def test_a_command_that_cannot_serve(settings, message, tmp_path):
     with pytest.raises((ValueError, OSError), match=message):
-        serve.work(get_config().to_dict() | settings, tmp_path, Console(quiet=True))
+        serving.work(get_config().to_dict() | settings, tmp_path, Console(quiet=True))
 
 
 @pytest.mark.parametrize("pairs", [("french",), ("=folder",), ("french=",)])
 def test_adapters_that_are_no_pairs(pairs):
     with pytest.raises(ValueError, match=r"adapters are pairs name=folder with different names, given \["):
-        serve.adapters(pairs, None, None)
+        serving.adapters(pairs, None, None)

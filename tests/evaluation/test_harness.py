@@ -172,7 +172,9 @@ def test_nothing_is_asked_twice(stories, tmp_path, monkeypatch):
     assert make().loglikelihood(asked) == first and len(read) == len(PAIRS)
     lines = cache.read_text().splitlines(keepends=True)
     cache.write_text("".join(lines[:-1]) + lines[-1][: len(lines[-1]) // 2])  # as a kill leaves it
-    assert make().loglikelihood(asked) == first and len(read) == len(PAIRS) + 1
+    again = make().loglikelihood(asked)  # one row alone is rounded in another order than among others
+    np.testing.assert_allclose([x for x, _ in again], [x for x, _ in first], rtol=1e-5)
+    assert [y for _, y in again] == [y for _, y in first] and len(read) == len(PAIRS) + 1
     assert len({json.loads(line)["key"] for line in cache.read_text().splitlines()[1:]}) == len(PAIRS)
     with pytest.raises(ValueError, match=r"was made with length=192 \(now 40\)"):
         as_lm(*stories[1:], batch_size=8, length=40, cache=cache)

@@ -184,7 +184,7 @@ def test_main_job_writes_its_report_and_says_where(job):
         "top_p",
     ):
         assert part in page
-    assert page.count("<svg") == 14 and not re.search(r'(src|href)="(?!#)', page)
+    assert page.count("<svg") == 15 and not re.search(r'(src|href)="(?!#)', page)
 
 
 @pytest.mark.slow

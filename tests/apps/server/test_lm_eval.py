@@ -9,7 +9,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.openai_completions import LocalCompletionsAPI
 
 from configs.serve import get_config
-from experiments import serve
+from experiments import serving
 from experiments.loading import load
 from tests.apps.server.conftest import served
 
@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 def test_the_same_figures(folder):
     theirs = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=2)
     small = {"model": str(folder), "slots": 2, "chunk": 16}
-    engine = serve.engine(get_config().to_dict() | small, load(str(folder), None, "f32"), None)
+    engine = serving.engine(get_config().to_dict() | small, load(str(folder), None, "f32"), None)
     weigh = [Instance("loglikelihood", {}, pair, 0) for pair in CHOICES]
     options = {"until": ["e"], "max_gen_toks": 12, "do_sample": False}
     write = [Instance("generate_until", {}, (text, dict(options)), 0) for text, _ in CHOICES if text]
