@@ -18,7 +18,7 @@ from jax.interpreters import partial_eval
 Label: TypeAlias = Callable[[Any, str, bool], str]
 
 _CALLS = {"jit", "pjit", "closed_call", "core_call", "custom_jvp_call", "custom_vjp_call", "checkpoint", "remat"}
-_CALLS |= {"remat2", "custom_vjp_call_jaxpr", "custom_vmap_call"}
+_CALLS |= {"remat2", "custom_vjp_call_jaxpr", "custom_vmap_call", "shard_map"}
 _CALLED = ("jaxpr", "call_jaxpr", "call")
 _VIEWS = {"reshape", "squeeze", "expand_dims", "transpose", "optimization_barrier", "layout_constraint"}
 _VIEWS |= {"sharding_constraint", "stop_gradient", "copy"}
@@ -26,7 +26,7 @@ _VIEWS |= {"sharding_constraint", "stop_gradient", "copy"}
 _KERNELS = {"dot_general", "scan", "while", "cond", "gather", "sort", "concatenate", "dynamic_update_slice", "top_k"}
 _KERNELS |= {"scatter", "scatter-add", "scatter_add", "cumsum", "cummax", "conv_general_dilated", "random_bits"}
 _PRODUCTS, _LOOPS = {"dot_general", "dot_uint8_int8"}, {"scan", "while"}
-_KERNELS |= _PRODUCTS
+_KERNELS |= _PRODUCTS | {"ppermute"}
 # Until jax 0.12 the CPU backend keeps what a loop stacks in float32 too.
 _WIDE_STACKS = jax.__version_info__ < (0, 12)
 _REDUCTIONS = {"reduce_sum", "reduce_max", "reduce_min", "reduce_and", "reduce_or", "reduce_prod", "argmax", "argmin"}

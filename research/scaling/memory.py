@@ -8,6 +8,7 @@ its share of the rows, of the positions, and of the heads, the feed-forward widt
 B rows · T length · N parameters · V vocabulary
 """
 
+import contextlib
 import dataclasses
 import math
 from collections import Counter
@@ -149,7 +150,8 @@ def training(setting: Setting, *, cpu: bool | None = None) -> Account:
     run = Run.of(setting)
     kept = run.bytes_per_device()
     one = Run.of(_local(setting)) if any(setting.cut(axis) > 1 for axis in meshes.AXES) else run
-    moment = one.moment(jax.default_backend() == "cpu" if cpu is None else cpu)
+    with _ring_of_one(setting):
+        moment = one.moment(jax.default_backend() == "cpu" if cpu is None else cpu)
     if setting.cut("fsdp") > 1:  # gradients are cut like the weights they belong to
         moment["gradients"] //= setting.cut("fsdp")
     moving = {name: moment[name] for name in ("gradients", "activations", "logits", "temporaries")}
@@ -354,6 +356,13 @@ def _local(setting: Setting) -> Setting:
     )
     lengths = {"length": setting.length // cut("sequence"), "source": setting.source // cut("sequence")}
     return setting.change(config=config, rows=setting.rows // parts, mesh={}, **lengths)
+
+
+def _ring_of_one(setting: Setting) -> Any:
+    """Where positions are cut, attention is traced as a device of the ring does it (`ops.ring`)."""
+    if setting.cut("sequence") == 1:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("sequence",), axis_types=(AxisType.Auto,)))
 
 
 def _labels(config: ModelConfig, params: Any) -> live.Label:
