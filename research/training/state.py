@@ -6,10 +6,11 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
+from research.core import hosts, tree
 from research.core import mesh as meshes
-from research.core import tree
 from research.training.loss_scale import LossScale
 from research.training.optim import Optimizer
 
@@ -63,6 +64,8 @@ def create(
     with jax.set_mesh(mesh):
         if callable(params):
             return jax.jit(lambda: begin(make()), out_shardings=layout)()
+        if hosts.several():  # what lies on a device of this host alone cannot enter a program of all
+            params = jax.tree.map(np.asarray, params)
         return jax.jit(begin, out_shardings=layout)(params)
 
 
