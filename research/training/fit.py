@@ -113,7 +113,6 @@ def fit(
     _introduce(state, frozen, source.batch(n) if show and n < steps else None, show, table)
     with _Signals() as signals, Bar(title, n, steps, on=progress) as bar:
         report = _Report(bar, logger, n, log_every, flops_per_token, meshes.host_rows(step.mesh)[1])
-        signalled = hosts.AnyHost()
         while n < steps and stopped == "finished":
             # ---- update: dispatch this step, then read the numbers of the one before ----
             batch = source.batch(n)
@@ -130,7 +129,7 @@ def fit(
                 report.evaluated(n, values)
                 best = tracker.improved(n, values[metric])
             # ---- save ----
-            stopped = "signal" if signalled(signals.caught) else tracker.verdict(patience)
+            stopped = "signal" if signals.anywhere() else tracker.verdict(patience)
             ending = n == steps or stopped != "finished"
             if checkpoints is not None and (ending or best or (save_every and n % save_every == 0)):
                 report.flush()
@@ -226,6 +225,7 @@ class _Signals:
 
     def __init__(self) -> None:
         self.caught = False
+        self._any = hosts.AnyHost()
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> "_Signals":
@@ -233,6 +233,10 @@ class _Signals:
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._old[number] = signal.signal(number, self._catch)
         return self
+
+    def anywhere(self) -> bool:
+        """Whether some host was signalled; all hosts hear it after the same step."""
+        return self._any(self.caught)
 
     def _catch(self, number: int, frame: Any) -> None:
         del frame
