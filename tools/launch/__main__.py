@@ -6,7 +6,7 @@
         --grid optimizer.learning_rate=1e-3,3e-3 --seeds=0,1 -- python -m experiments.train --config=configs/forkme.py
     python -m tools.launch slurm --folder=runs/big --nodes=4 --processes=8 --set gpus_per_node=8 -- ...
     python -m tools.launch print-k8s --name=big --hosts=4 --gpus=8 --image=... --claim=runs -- ... | kubectl apply -f -
-    python -m tools.launch table --folder=runs/sweep ...    # the table of what is there now; arguments of the sweep
+    python -m tools.launch table --folder=runs/sweep ...    # what is there now; --grid, --seeds, command of the sweep
 
 The command gets --workdir, a folder of its own for each cell, and --config.<setting>=<value> of the grid.
 Needs `pip install 'lifecycle[launch]'`. Exit code: 0 all finished, 1 some failed, 2 refused, 130 interrupted.
