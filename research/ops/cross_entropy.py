@@ -7,6 +7,7 @@ needs the very logits at hand, so nothing is computed twice and nothing but the 
 B batch · T length · D model width · V vocabulary · C chunk length
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,7 +17,9 @@ import jax.numpy as jnp
 from flax import struct
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
+from jax.sharding import PartitionSpec
 
+from research.core.mesh import BATCH_AXES, cut_over
 from research.core.types import Array
 from research.ops.attention import softcap
 from research.ops.linear import unembed
@@ -37,11 +40,31 @@ class Sums(NamedTuple):
 
 
 def _chunks(x: Array, size: int) -> Array:
-    """[B, T, ...] -> [T/C, B, C, ...], zero-padded at the end of T."""
-    B, T = x.shape[:2]
-    n = -(-T // size)
-    x = jnp.pad(x, [(0, 0), (0, n * size - T)] + [(0, 0)] * (x.ndim - 2))
-    return jnp.moveaxis(x.reshape(B, n, size, *x.shape[2:]), 1, 0)
+    """[B, T, ...] -> [T/(n C), B, n C, ...], zero-padded at the end of each part.
+
+    Where a mesh cuts T into n parts, every chunk holds C positions of each, so that no device waits for another's
+    and none sees more than its own; else n = 1.
+    """
+    B, T, *rest = x.shape
+    n = _parts(T)
+    size = min(size, T // n)
+    m = -(-T // (n * size))
+    x = x.reshape(B, n, T // n, *rest)
+    x = jnp.pad(x, [(0, 0), (0, 0), (0, m * size - T // n)] + [(0, 0)] * len(rest))
+    return jnp.moveaxis(x.reshape(B, n, m, size, *rest), 2, 0).reshape(m, B, n * size, *rest)
+
+
+def _joined(x: Array, length: int) -> Array:
+    """The inverse: [T/(n C), B, n C, ...] -> [B, T, ...]."""
+    m, B, _, *rest = x.shape
+    n = _parts(length)
+    x = jnp.moveaxis(x.reshape(m, B, n, -1, *rest), 0, 2)
+    return x.reshape(B, n, -1, *rest)[:, :, : length // n].reshape(B, length, *rest)
+
+
+def _parts(length: int) -> int:
+    n = cut_over("sequence")
+    return n if length % n == 0 else 1
 
 
 def _logits(weight: Any, bias: Array | None, h: Array, cap: float | None) -> Array:
@@ -66,45 +89,73 @@ def _chunk_sums(logits: Array, y: Array, m: Array) -> tuple[Array, Array, Array]
     return jnp.sum(jnp.where(on, nll * m, 0), axis=-1), jnp.sum(jnp.where(on, correct * m, 0)), gradient
 
 
+def _apart(walk: Callable[..., Any], weights: Any, hidden: Array, y: Array, m: Array) -> Any:
+    """walk(weights, hidden, y, m) -> (totals, sums of each row [B], arrays [B, T, ...]).
+
+    On a mesh each device walks over its own rows and positions, and totals are added up once, behind all chunks: left
+    to itself XLA sends the whole gradient of the table after every chunk.
+    """
+    B, T = hidden.shape[:2]
+    rows = tuple(name for name in BATCH_AXES if cut_over(name) > 1)
+    rows = rows if B % math.prod(cut_over(name) for name in rows) == 0 else ()
+    positions = ("sequence",) if _parts(T) > 1 else ()
+    if not rows + positions:
+        return walk(weights, hidden, y, m)
+
+    def alone(*arrays: Any) -> Any:
+        totals, of_rows, of_positions = walk(*arrays)
+        return lax.psum(totals, rows + positions), lax.psum(of_rows, positions), of_positions
+
+    whole, cut = PartitionSpec(), PartitionSpec(rows or None, positions or None)
+    here, out = (whole, cut, cut, cut), (whole, PartitionSpec(rows or None), cut)
+    walked = jax.shard_map(alone, in_specs=here, out_specs=out, axis_names={*rows, *positions}, check_vma=False)
+    return walked(weights, hidden, y, m)
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def _walk(weight: Any, bias: Array | None, hidden: Array, y: Array, m: Array, cap: float | None, size: int):
-    def body(carry, chunk):
-        h, targets, mask = chunk
-        nll, correct, _ = _chunk_sums(_logits(weight, bias, h, cap), targets, mask)
-        return (carry[0] + nll, carry[1] + correct), None
+    def walk(weights, hidden, y, m):
+        def body(carry, chunk):
+            h, targets, mask = chunk
+            nll, correct, _ = _chunk_sums(_logits(weights[0], weights[1], h, cap), targets, mask)
+            return (carry[0] + nll, carry[1] + correct), None
 
-    start = _no_sums(len(hidden))
-    rows, correct = lax.scan(body, start, tuple(_chunks(a, size) for a in (hidden, y, m)))[0]
-    return jnp.sum(rows), correct, rows
+        pieces = tuple(_chunks(a, size) for a in (hidden, y, m))
+        rows, correct = lax.scan(body, _no_sums(len(hidden)), pieces)[0]
+        return (jnp.sum(rows), correct), rows, None
+
+    (nll, correct), rows, _ = _apart(walk, (weight, bias), hidden, y, m)
+    return nll, correct, rows
 
 
 def _walk_forward(weight: Any, bias: Any, hidden: Any, y: Any, m: Any, cap: float | None, size: int):
     # A frozen table, or the frozen arrays of a wrapped one, gets no gradient: that is a third of the work here.
     given, structure = jax.tree.flatten((weight, bias), is_leaf=_is_primal)
     learns = [leaf.perturbed for leaf in given]
-    values = [leaf.value for leaf in given]
     hidden, y, m = (leaf.value for leaf in (hidden, y, m))
 
-    def logits_of(trained: list[Array], h: Array) -> Array:
-        parts = iter(trained)
-        leaves = [next(parts) if on else value for on, value in zip(learns, values, strict=True)]
-        weight, bias = jax.tree.unflatten(structure, leaves)
-        return _logits(weight, bias, h, cap)
+    def walk(values: list[Array], hidden: Array, y: Array, m: Array):
+        def logits_of(trained: list[Array], h: Array) -> Array:
+            parts = iter(trained)
+            leaves = [next(parts) if on else value for on, value in zip(learns, values, strict=True)]
+            weight, bias = jax.tree.unflatten(structure, leaves)
+            return _logits(weight, bias, h, cap)
 
-    def body(carry, chunk):
-        h, targets, mask = chunk
-        logits, pull = jax.vjp(logits_of, trained, h)
-        nll, correct, gradient = _chunk_sums(logits, targets, mask)
-        dw, dh = pull(gradient)
-        total, right, sums = carry
-        return (total + nll, right + correct, jax.tree.map(jnp.add, sums, dw)), dh
+        def body(carry, chunk):
+            h, targets, mask = chunk
+            logits, pull = jax.vjp(logits_of, trained, h)
+            nll, correct, gradient = _chunk_sums(logits, targets, mask)
+            dw, dh = pull(gradient)
+            total, right, sums = carry
+            return (total + nll, right + correct, jax.tree.map(jnp.add, sums, dw)), dh
 
-    trained = [value for on, value in zip(learns, values, strict=True) if on]
-    start = (*_no_sums(len(hidden)), jax.tree.map(jnp.zeros_like, trained))
-    (rows, correct, dw), dh = lax.scan(body, start, tuple(_chunks(a, size) for a in (hidden, y, m)))
-    B, T, D = hidden.shape
-    dh = jnp.moveaxis(dh, 0, 1).reshape(B, -1, D)[:, :T]
-    return (jnp.sum(rows), correct, rows), (dw, dh, _Frozen(structure, tuple(learns)))
+        trained = [value for on, value in zip(learns, values, strict=True) if on]
+        start = (*_no_sums(len(hidden)), jax.tree.map(jnp.zeros_like, trained))
+        (rows, correct, dw), dh = lax.scan(body, start, tuple(_chunks(a, size) for a in (hidden, y, m)))
+        return (jnp.sum(rows), correct, dw), rows, _joined(dh, hidden.shape[1])
+
+    (nll, correct, dw), rows, dh = _apart(walk, [leaf.value for leaf in given], hidden, y, m)
+    return (nll, correct, rows), (dw, dh, _Frozen(structure, tuple(learns)))
 
 
 def _no_sums(rows: int) -> tuple[Array, Array]:
@@ -155,7 +206,8 @@ def cross_entropy(
       loss_mask: [B, T] weights, 0 where a position is not supervised.
       bias: [V].
       cap: soft cap on the logits (Gemma 2).
-      chunk: positions whose logits exist at a time; memory is B · chunk · V floats.
+      chunk: positions whose logits exist at a time (on each device, where a mesh cuts T); memory is B · chunk · V
+        floats.
     """
     on = loss_mask > 0
     targets = jnp.where(on, targets, 0)
@@ -219,7 +271,7 @@ def over_projections(
       arrays: [B, T, ...], handed to `fn` in the same chunks. chunk: C.
     """
     hidden = [projection[0] for projection in projections]
-    B, T = hidden[0].shape[:2]
+    T = hidden[0].shape[1]
     size = min(chunk, T)
 
     @jax.checkpoint
@@ -229,4 +281,4 @@ def over_projections(
         return fn(*(_logits(weight, bias, h, cap) for h, (_, weight, bias, cap) in layers), *rest)
 
     found = lax.map(one, jax.tree.map(lambda x: _chunks(x, size), (hidden, list(arrays))))
-    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(B, -1, *x.shape[3:])[:, :T], found)
+    return jax.tree.map(lambda x: _joined(x, T), found)
