@@ -2,7 +2,7 @@
 
 An array takes memory from the equation that makes it to the last one that reads it. Element-wise equations are fused
 into whoever reads them, as XLA does, and take none; a scan holds what it stacks from its beginning, and one turn of
-its body on top.
+its body on top. A scan that is unrolled whole is no loop any more: its turns are written out one behind the other.
 """
 
 from collections import Counter
@@ -24,7 +24,16 @@ _VIEWS = {"reshape", "squeeze", "expand_dims", "transpose", "optimization_barrie
 _VIEWS |= {"sharding_constraint", "stop_gradient", "copy"}
 # These read their operands from memory and write their result to it.
 _KERNELS = {"dot_general", "scan", "while", "cond", "gather", "sort", "concatenate", "dynamic_update_slice", "top_k"}
-_KERNELS |= {"scatter", "scatter-add", "scatter_add", "cumsum", "cummax", "conv_general_dilated", "random_bits"}
+_KERNELS |= {
+    "scatter",
+    "scatter-add",
+    "scatter_add",
+    "cumsum",
+    "cummax",
+    "conv_general_dilated",
+    "random_bits",
+    "stack",
+}
 _PRODUCTS, _LOOPS = {"dot_general", "dot_uint8_int8"}, {"scan", "while"}
 _KERNELS |= _PRODUCTS | {"ppermute"}
 # Until jax 0.12 the CPU backend keeps what a loop stacks in float32 too.
@@ -62,7 +71,7 @@ def peak(jaxpr: Any, label: Label = lambda *_: "bytes", *, cpu: bool = False) ->
 def carried(jaxpr: Any) -> int:
     """Bytes of what all loops of a program carry, once at the start and once after every turn."""
     total = 0
-    for op in _flatten(getattr(jaxpr, "jaxpr", jaxpr))[0]:
+    for op in _flatten(getattr(jaxpr, "jaxpr", jaxpr))[0].ops:
         if op.name == "scan":
             held = sum(_bytes(value.aval, False) for value in op.outputs[: scan_parts(op.params)[1]])
             total += held * (op.params["length"] + 1)
@@ -74,7 +83,9 @@ class _Walk:
 
     def __init__(self, jaxpr: Any, label: Label, cpu: bool, depth: int, sliced: Sequence[int] = ()) -> None:
         self.label, self.cpu, self.depth = label, cpu, depth
-        self.ops, inputs, outputs = _flatten(jaxpr)
+        program, inputs, outputs = _flatten(jaxpr)
+        self.ops = program.ops
+        self.kept = {value for turns in program.turns.values() for value in turns}
         # A slice of a stacked argument is copied where a kernel reads it.
         self.sliced = [inputs[i] for i in sliced]
         self.outputs = {value for value in outputs if value is not None}
@@ -118,6 +129,8 @@ class _Walk:
                 if self._has_buffer(op.name, value, len(readers)):
                     self.buffered.add(value)
                 self.last[value] = max((self._needed(k) for k in readers), default=-1)
+                if value in self.kept and value not in self.buffered:
+                    self.kept |= set(op.operands)  # it is these that have the bytes
 
     def _behind(self, k: int, names: set[str], known: set[Any]) -> bool:
         """Whether equation k is of these, or shows its operand to one of them."""
@@ -158,7 +171,8 @@ class _Walk:
     def _hold(self, changes: list[Counter[str]], value: Any, start: int, maker: str) -> None:
         # The CPU backend keeps low precision in float32, but hands it to products as it is.
         wide = self.cpu and (_WIDE_STACKS if maker in _LOOPS else value not in self.by_product)
-        size, name = _bytes(value.aval, wide), self.label(value.aval, maker, self.depth > 0)
+        made_by = "scan" if value in self.kept else maker
+        size, name = _bytes(value.aval, wide), self.label(value.aval, made_by, self.depth > 0)
         changes[start][name] += size
         end = self.last[value]
         # What a loop starts from becomes what it carries, in place.
@@ -213,23 +227,61 @@ def _bytes(aval: Any, wide: bool) -> int:
     return aval.size * (4 if wide and aval.dtype in (jnp.bfloat16, jnp.float16) else aval.dtype.itemsize)
 
 
-def _flatten(jaxpr: Any) -> tuple[list[_Op], list[Any], list[Any]]:
-    """The equations with calls written out in place, and the program's inputs and outputs."""
-    ops: list[_Op] = []
+class _Program:
+    """The equations of a program with calls, and loops that are unrolled whole, written out in place."""
 
-    def write(jaxpr: Any, given: Sequence[Any]) -> list[Any]:
+    def __init__(self) -> None:
+        self.ops: list[_Op] = []
+        # What an unrolled loop stacks, turn by turn: another one reads its turns and not the stack.
+        self.turns: dict[Any, list[Any]] = {}
+
+    def write(self, jaxpr: Any, given: Sequence[Any]) -> list[Any]:
+        """Adds the equations of a jaxpr with these inputs; its outputs."""
         known = dict(zip(jaxpr.invars, given, strict=True)) | {v: _Value(v.aval) for v in jaxpr.constvars}
         read = lambda atom: None if isinstance(atom, Literal) else known.get(atom)  # noqa: E731
         for eqn in jaxpr.eqns:
             operands = [read(atom) for atom in eqn.invars]
             called = next((eqn.params[name] for name in _CALLED if name in eqn.params), None)
             if called is not None and eqn.primitive.name in _CALLS:
-                results = write(getattr(called, "jaxpr", called), operands)
+                results = self.write(getattr(called, "jaxpr", called), operands)
+            elif eqn.primitive.name == "scan" and 1 < eqn.params["length"] <= eqn.params["unroll"]:
+                results = self._unroll(eqn, operands)
             else:
                 results = [_Value(v.aval) for v in eqn.outvars]
-                ops.append(_Op(eqn.primitive.name, eqn.params, operands, results))
+                self.ops.append(_Op(eqn.primitive.name, eqn.params, operands, results))
             known |= dict(zip(eqn.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
-    inputs = [_Value(v.aval) for v in jaxpr.invars]
-    return ops, inputs, write(jaxpr, inputs)
+    def _unroll(self, eqn: Any, operands: list[Any]) -> list[Any]:
+        body, length = eqn.params["jaxpr"].jaxpr, eqn.params["length"]
+        consts, carried = scan_parts(eqn.params)
+        fixed, carry = operands[:consts], operands[consts : consts + carried]
+        sliced = body.invars[consts + carried :]
+        sources = [self._turns(*pair, length) for pair in zip(operands[consts + carried :], sliced, strict=True)]
+        stacks = [_Value(v.aval) for v in eqn.outvars[carried:]]
+        self.turns |= {stack: [None] * length for stack in stacks}
+        order = list(reversed(range(length)) if eqn.params["reverse"] else range(length))
+        for i in order:
+            found = self.write(body, [*fixed, *carry, *(source[i] for source in sources)])
+            carry = found[:carried]
+            for stack, value in zip(stacks, found[carried:], strict=True):
+                self.turns[stack][i] = value
+                if i == order[0]:  # there from now on, for turns are written into it
+                    self.ops.append(_Op("stack", {}, [value], [stack]))
+        return [*carry, *stacks]
+
+    def _turns(self, value: Any, turn: Any, length: int) -> list[Any]:
+        if value in self.turns:
+            return self.turns[value]
+        parts = [_Value(turn.aval) for _ in range(length)]
+        self.ops += [_Op("slice", {}, [value], [part]) for part in parts]
+        return parts
+
+
+def _flatten(jaxpr: Any) -> tuple[_Program, list[Any], list[Any]]:
+    """The program written out, its inputs and outputs; without stacks of which only single turns are read."""
+    program, inputs = _Program(), [_Value(v.aval) for v in jaxpr.invars]
+    outputs = program.write(jaxpr, inputs)
+    read = {value for op in program.ops for value in op.operands} | set(outputs)
+    program.ops = [op for op in program.ops if op.name != "stack" or op.outputs[0] in read]
+    return program, inputs, outputs

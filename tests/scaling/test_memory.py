@@ -187,3 +187,23 @@ def test_a_walk_over_a_program():
     turns = lambda a: jax.lax.scan(lambda c, _: (c @ a, c), a, length=5)  # noqa: E731
     assert 5 * 256 <= count(lambda a: turns(a)[1] @ a, x) <= 7 * 256
     assert live.carried(jax.jit(lambda a: turns(a)[0]).trace(x).jaxpr) == 6 * 256
+
+
+def test_an_unrolled_loop_keeps_its_turns_where_a_loop_keeps_stacks():
+    """Hand-counted: of bf16 turns that a product reads XLA's CPU backend keeps two bytes, of a loop's stack four."""
+    x = jax.ShapeDtypeStruct((8, 8), np.dtype("bfloat16"))  # 128 bytes
+
+    def there_and_back(a, unroll):
+        last, kept = jax.lax.scan(lambda c, _: (c @ a, c @ a), a, length=5, unroll=unroll)
+        return jax.lax.scan(lambda c, k: (c @ k, None), last, kept, reverse=True, unroll=unroll)[0]
+
+    def count(unroll):
+        return live.peak(jax.jit(lambda a: there_and_back(a, unroll)).trace(x).jaxpr, cpu=True).total()
+
+    # Five turns, and at most two products that are on their way.
+    assert 5 * 128 <= count(5) <= 7 * 128
+    stacked = 5 * 128 * (2 if live._WIDE_STACKS else 1)
+    assert stacked <= count(1) and count(5) < count(1)
+    # A stack that is read as a whole is there once: beside it the carry, the one before, and the turn to be written.
+    whole = lambda a: jax.lax.scan(lambda c, _: (c @ a, c @ a), a, length=5, unroll=5)[1].reshape(40, 8) @ a  # noqa: E731
+    assert live.peak(jax.jit(whole).trace(x).jaxpr).total() == (5 + 3) * 128
