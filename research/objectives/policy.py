@@ -74,12 +74,16 @@ def clipped_value(
     return summed(losses / 2, loss_mask, metrics)
 
 
-def entropy(logits: Array) -> Array:
-    """−Σ_v π_v log π_v in nats, [...] for logits [..., V]; tokens that are forbidden (−∞) add nothing."""
-    logprobs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+def entropy(logits: Array, total: Array | None = None) -> Array:
+    """−Σ_v π_v log π_v in nats, [...] for logits [..., V]; tokens that are forbidden (−∞) add nothing.
+
+    total: log Σ_v exp(logits) [...] where it is there already: that saves a pass and an array of the logits' size.
+    """
+    logits = logits.astype(jnp.float32)
+    total = jax.nn.logsumexp(logits, axis=-1) if total is None else total
     # Selected before the product: 0 · −∞ would be NaN, in the gradient too.
-    possible = ~jnp.isneginf(logprobs)
-    logprobs = kept(logprobs, possible)
+    possible = ~jnp.isneginf(logits)
+    logprobs = kept(logits, possible) - total[..., None]
     return -jnp.sum(kept(jnp.exp(logprobs), possible) * logprobs, axis=-1)
 
 

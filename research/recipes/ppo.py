@@ -4,7 +4,7 @@ The weights are one tree: {"policy", "value"}, and "reference" where it is a cop
 policy's own trunk ("value" holds a head alone) or has one of its own ("value" holds a whole model). Nothing here has
 dropout: the ratio of two policies would be noise.
 
-B answers · T length · S source length
+B answers · T length · N most tokens of an answer · S source length
 """
 
 from collections.abc import Callable, Mapping
@@ -130,7 +130,10 @@ class ActorCritic:
     def read(
         self, params: Params, batch: Batch, temperature: float = 1.0, *, explores: bool = True
     ) -> tuple[Array, Array, Array]:
-        """log π, V and the policy's entropy at every position, [B, T] each; `explores`: the entropy has a gradient."""
+        """log π, V and the policy's entropy, [B, T] each; `explores`: the entropy has a gradient.
+
+        log π and the entropy are those of the answer's tokens, and 0 elsewhere.
+        """
         output = self.model.apply(params["policy"], batch)
         logprobs, entropies = self._say(params["policy"], output.hidden, batch, temperature, explores)
         value = params["value"]
@@ -139,30 +142,34 @@ class ActorCritic:
         return logprobs, self.critic.classify(value, output, batch)[..., 0], entropies
 
     def refer(self, params: Params, batch: Batch, temperature: float = 1.0) -> Array:
-        """log π_ref [B, T]."""
+        """log π_ref [B, T], as `read` has log π."""
         frozen = params["reference"] if self.reference == "copy" else without_adapter(params["policy"], self.adapter)
         return self._say(frozen, self.model.apply(frozen, batch).hidden, batch, temperature, False)[0]
 
     def _say(
         self, params: Params, hidden: Array, batch: Batch, temperature: float, explores: bool
     ) -> tuple[Array, Array]:
-        features, table, bias, cap = self.model.projection(params, hidden)
-        targets = jnp.where(batch["loss_mask"] > 0, batch["targets"], 0)
+        # The product with the vocabulary is a third of the work: it is made where the answer stands, and nowhere else.
+        rows, places = jnp.arange(len(hidden))[:, None], batch["places"]
+        features, table, bias, cap = self.model.projection(params, hidden[rows, places])
+        targets = jnp.where(batch["loss_mask"] > 0, batch["targets"], 0)[rows, places]
 
         def one(logits: Array, y: Array) -> tuple[Array, Array]:
             logits = logits / temperature
-            chosen = jnp.take_along_axis(logits, y[..., None], axis=-1)[..., 0]
-            spread = entropy(logits if explores else jax.lax.stop_gradient(logits))
-            return chosen - jax.nn.logsumexp(logits, axis=-1), spread
+            total = jax.nn.logsumexp(logits, axis=-1)
+            spread = (logits, total) if explores else jax.lax.stop_gradient((logits, total))
+            return jnp.take_along_axis(logits, y[..., None], axis=-1)[..., 0] - total, entropy(*spread)
 
-        return over_logits(one, features, table, targets, bias=bias, cap=cap, chunk=self.chunk)
+        found = over_logits(one, features, table, targets, bias=bias, cap=cap, chunk=self.chunk)
+        blank = jnp.zeros(batch["loss_mask"].shape, jnp.float32)
+        return jax.tree.map(lambda x: blank.at[rows, places].set(x), found)
 
 
 def ppo_loss(pair: ActorCritic, ppo: PPO) -> Callable[[Params, Batch, Array | None], Loss]:
     """Σ over tokens of the clipped policy loss + w_v · the clipped value loss − w_H · entropy.
 
-    The batch holds the model's inputs, `targets` and `loss_mask` [B, T] (see `rollouts.rows`), and what `worth` adds:
-    `old_logprobs`, `old_values`, `advantages`, `returns` [B, T].
+    The batch holds the model's inputs, `targets`, `loss_mask` [B, T] and `places` [B, N] (see `rollouts.rows`), and
+    what `worth` adds: `old_logprobs`, `old_values`, `advantages`, `returns` [B, T].
 
     Metrics: `policy_loss`, `value_loss`, `entropy`, `clip_fraction`, `value_clip_fraction`, `step_kl` (k3, to the
     policy that sampled), `ratio`.

@@ -110,7 +110,8 @@ def rows(
     """Prompts and answers as a batch, padded on the right: `loss_mask` is 1 where `targets` is a token of the answer.
 
     A decoder reads both in one row, T = prompt_length + new_tokens − 1; an encoder reads the prompt (`inputs`), and its
-    decoder the answer behind its start token, T = new_tokens.
+    decoder the answer behind its start token, T = new_tokens. `places` [B, N] are the N = new_tokens positions from the
+    first with a 1 on, whether the answer is so long or not.
     """
     batch: dict[str, np.ndarray] = {}
     if model.config.kind == "encoder_decoder":
@@ -126,7 +127,8 @@ def rows(
     batch["loss_mask"] = np.zeros(batch["targets"].shape, np.float32)
     for row, (first, ids) in enumerate(zip(before, whole, strict=True)):
         batch["loss_mask"][row, len(first) - 1 : len(ids) - 1] = 1
-    return batch
+    begins = np.array([len(first) - 1 for first in before], np.int32)
+    return batch | {"places": begins[:, None] + np.arange(new_tokens, dtype=np.int32)}
 
 
 def scored(reward: Reward, rollout: Rollout) -> np.ndarray:
