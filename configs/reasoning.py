@@ -1,6 +1,6 @@
 """Small decoders that answer at once, by thinking or by programs, and that remember, read or look up facts; 3 seeds.
 
-python -m experiments.reasoning --config=configs/reasoning.py                  # half an hour of one CPU core
+python -m experiments.reasoning --config=configs/reasoning.py                  # an hour of one CPU core
 python -m experiments.reasoning --config=configs/reasoning.py:problems         # or :facts, one of the two alone
 python -m experiments.reasoning --config=configs/reasoning.py:tiny --workdir=runs/reasoning_tiny   # to see it run
 
