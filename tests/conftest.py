@@ -22,7 +22,8 @@ from research.data import tfds_source
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPILED = "/jax/core/compile/backend_compile_duration"  # jax's name for one program compiled
-MOST_PROGRAMS = 1500
+MAPS = Path("/proc/self/maps")
+MOST_MAPS, LOOK_AFTER = 30_000, 40
 
 tfds_source.start_threads()
 
@@ -40,13 +41,14 @@ jax.monitoring.register_event_duration_secs_listener(_count)
 def pytest_runtest_teardown() -> None:
     """Drops compiled programs before there are too many.
 
-    Each takes about eleven memory maps, Linux gives a process 65,530 of them, and past that XLA ends in a segmentation
-    fault: a thousand tests get there.
+    Each takes 4 to 30 memory maps, one for eight devices some hundreds. Linux gives a process 65,530 of them, and past
+    that XLA ends in a segmentation fault or an abort.
     """
     global programs
-    if programs > MOST_PROGRAMS:
-        jax.clear_caches()
+    if programs >= LOOK_AFTER and MAPS.is_file():
         programs = 0
+        if MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+            jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
