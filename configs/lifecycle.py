@@ -216,6 +216,7 @@ def rag() -> dict:
     https://arxiv.org/abs/2005.11401.
     """
     return {
+        "kind": "bm25",  # by which the reader finds its passages; an encoder of so few steps would lead it astray
         "modules": 100,
         "passage": 56,
         "k": 3,

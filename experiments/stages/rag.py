@@ -56,18 +56,18 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
     asked = reader.questions(chunks, settings["seed"])
     known = [question for question in asked if question.function not in hidden][: settings["known"]]
     asked = [question for question in asked if question.function in hidden][: settings["questions"]]
-    tuned = tune(config, model, base, pieces, known, find["hybrid"])
+    tuned = tune(config, model, base, pieces, known, find[settings["kind"]])
     local = LocalModel(model, tuned, pieces, name="the job's model")
     k, options = settings["k"], Options(max_new_tokens=settings["new_tokens"], stop=("\n",))
     ways = {
-        "from passages": reader.by_model(find["hybrid"], k, local, options, instruction=INSTRUCTION),
+        "from passages": reader.by_model(find[settings["kind"]], k, local, options, instruction=INSTRUCTION),
         "from memory": reader.by_model(None, k, local, options, instruction=INSTRUCTION),
-        "first line of the best passage": reader.by_first_line(find["hybrid"], k),
+        "first line of the best passage": reader.by_first_line(find[settings["kind"]], k),
     }
     given = {name: way([question.text for question in asked]) for name, way in ways.items()}
     share = {kind: found(retriever, asked, k) for kind, retriever in find.items()}
     store.close()
-    indexed.remember(index, -1.0, "", "hybrid")  # of what is close the job has no notion: all is shown
+    indexed.remember(index, -1.0, "", settings["kind"])  # of what is close the job has no notion: all is shown
     save_pretrained(folder / "reader", model.config, tuned, tokenizer=pieces)
     return {
         "passages": len(chunks),
