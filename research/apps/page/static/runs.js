@@ -26,7 +26,11 @@ export function runs(panel) {
     await grow();
   });
 
-  async function grow() {
+  // One after the other: two that read from the same byte would add its rows twice.
+  let last = Promise.resolve();
+  const grow = () => (last = last.catch(() => {}).then(read));
+
+  async function read() {
     for (const [name, run] of known) {
       if (!run.box.checked) continue;
       for (;;) {
