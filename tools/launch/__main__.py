@@ -143,5 +143,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell lets what it starts in the background ignore it, and jobs are stopped by it.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     sys.exit(main(sys.argv[1:]))
