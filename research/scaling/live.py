@@ -227,6 +227,12 @@ def _bytes(aval: Any, wide: bool) -> int:
     return aval.size * (4 if wide and aval.dtype in (jnp.bfloat16, jnp.float16) else aval.dtype.itemsize)
 
 
+def _stacks(eqn: Any) -> bool:
+    """Whether a loop reads or leaves something turn by turn, as layers do."""
+    consts, carried = scan_parts(eqn.params)
+    return len(eqn.invars) > consts + carried or len(eqn.outvars) > carried
+
+
 class _Program:
     """The equations of a program with calls, and loops that are unrolled whole, written out in place."""
 
@@ -244,7 +250,7 @@ class _Program:
             called = next((eqn.params[name] for name in _CALLED if name in eqn.params), None)
             if called is not None and eqn.primitive.name in _CALLS:
                 results = self.write(getattr(called, "jaxpr", called), operands)
-            elif eqn.primitive.name == "scan" and 1 < eqn.params["length"] <= eqn.params["unroll"]:
+            elif eqn.primitive.name == "scan" and 1 < eqn.params["length"] <= eqn.params["unroll"] and _stacks(eqn):
                 results = self._unroll(eqn, operands)
             else:
                 results = [_Value(v.aval) for v in eqn.outvars]

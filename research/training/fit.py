@@ -112,7 +112,7 @@ def fit(
     stopped = tracker.verdict(patience)
     _introduce(state, frozen, source.batch(n) if show and n < steps else None, show, table)
     with _Signals() as signals, Bar(title, n, steps, on=progress) as bar:
-        report = _Report(bar, logger, n, log_every, flops_per_token, meshes.host_rows(step.mesh)[1])
+        report = _Report(bar, logger, n, log_every, flops_per_token, meshes.host_rows(getattr(step, "mesh", None))[1])
         while n < steps and stopped == "finished":
             # ---- update: dispatch this step, then read the numbers of the one before ----
             batch = source.batch(n)
