@@ -18,6 +18,7 @@ from research.recipes.assemble import heads
 from research.recipes.pretrain import language_model_loss
 from tests.models.conftest import tiny
 from tests.parity.zoo import quick_jit
+from tests.sharding.test_meshes import batch_for
 
 pytestmark = pytest.mark.skipif(jax.device_count() < 8, reason="needs eight devices")
 KERNELS = ".*/layers/.*/kernel"
@@ -47,17 +48,6 @@ TABLE = [c for c in itertools.product(FAMILIES, METHODS, MESHES) if c[1] == "ful
 REST = [case for case in TABLE if case not in QUICK]
 
 
-def batch_of(model):
-    """Unequal numbers of targets in rows and parts of them; the first row, and thus a device, has none."""
-    config, rng = model.config, np.random.default_rng(3)
-    tokens = rng.integers(3, config.vocab_size, (8, 8)).astype(np.int32)
-    mask = (rng.random((8, 8)) < np.linspace(0, 1, 8)[:, None]).astype(np.float32)
-    batch = {"tokens": tokens, "targets": np.roll(tokens, -1, 1), "loss_mask": mask}
-    if config.kind == "encoder_decoder":
-        batch["inputs"] = rng.integers(3, config.vocab_size, (8, 8)).astype(np.int32)
-    return batch
-
-
 @functools.cache
 def world(family, method):
     """The model, what learns (adapters that do something), what is frozen, the program, its result on one device."""
@@ -75,7 +65,7 @@ def world(family, method):
         return total / aux["weight"]
 
     program = jax.value_and_grad(mean)
-    return model, learning, frozen, program, quick_jit(program)(learning, frozen, batch_of(model))
+    return model, learning, frozen, program, quick_jit(program)(learning, frozen, batch_for(model, 3))
 
 
 def compare(family, method, axes):
@@ -86,7 +76,7 @@ def compare(family, method, axes):
     layouts = meshes.follow((learning, frozen), whole, table, mesh)
     placed = jax.device_put((learning, frozen), layouts)
     with jax.set_mesh(mesh):
-        found, cut = jax.device_get(quick_jit(program)(*placed, meshes.place(batch_of(model), mesh)))
+        found, cut = jax.device_get(quick_jit(program)(*placed, meshes.place(batch_for(model, 3), mesh)))
     np.testing.assert_allclose(found, loss, rtol=1e-5)
     largest = max(float(np.linalg.norm(g)) for g in jax.tree.leaves(gradients))
     for path, expected in tree.paths(gradients).items():
