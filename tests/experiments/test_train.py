@@ -13,15 +13,6 @@ from research.interop.run import load_run
 from research.recipes.assemble import complete
 
 
-@pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    """A folder of documents."""
-    folder = tmp_path_factory.mktemp("text")
-    for i in range(40):
-        (folder / f"{i}.txt").write_text(f"Document {i} says that seven times {i} is {7 * i}. " * 6)
-    return folder
-
-
 def config(text, **changes):
     made = forkme.get_config("tiny").to_dict()
     made["data"] |= {"kind": "text", "path": str(text), "heldout": 0.2}

@@ -103,15 +103,6 @@ def alone(folder, text):
 
 
 @pytest.fixture(scope="module")
-def text(tmp_path_factory):
-    """Some documents to learn from."""
-    folder = tmp_path_factory.mktemp("text")
-    for i in range(40):
-        (folder / f"{i}.txt").write_text(f"Document {i} says that seven times {i} is {7 * i}. " * 6)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def whole(tmp_path_factory, text):
     """The losses of one process that nothing interrupts."""
     return alone(tmp_path_factory.mktemp("whole"), text)
