@@ -57,6 +57,11 @@ class Asked:
         self._of_prompt: list[Told] = []
 
     @property
+    def held(self) -> int:
+        """The most tokens that attention looks back at, its own or the encoder's."""
+        return max(len(self.ids) + self.count, len(self.source or ()))
+
+    @property
     def prompt_tokens(self) -> int:
         """What was read, by an encoder or a decoder."""
         return len(self.ids if self.source is None else self.source)

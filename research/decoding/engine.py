@@ -35,6 +35,7 @@ from research.weights.wrapper import over_wrappers
 
 log = logging.getLogger(__name__)
 WINDOW = 2048  # where a model's positions have no end
+FRONT = 128  # the least part of the window that a step reads
 
 
 class Engine:
@@ -80,8 +81,12 @@ class Engine:
         self._params = jax.block_until_ready(prepare(model, _pooled(params, adapters or {})))
         self._virtual = virtual_ids(self._params)
         limit = context(model)
-        room = WINDOW if limit is None else limit - prefix_length(self._params)
+        self._prefix = prefix_length(self._params)
+        room = WINDOW if limit is None else limit - self._prefix
         self.window = min(window or WINDOW, room)
+        # Doubled until the window: a step reads at most twice what its longest row holds.
+        sizes = [FRONT << i for i in range(self.window.bit_length()) if FRONT << i < self.window]
+        self._fronts = [self._prefix + size for size in (*sizes, self.window)]
         self._slots, self._chunk, self._queue_size = slots, min(chunk, self.window), queue
         self._alternatives = min(alternatives, model.config.vocab_size)
         self._spoken = min(tokenizer.vocab_size, model.config.vocab_size)
@@ -276,10 +281,9 @@ class Engine:
 
     def _step(self) -> None:
         live = np.asarray([one is not None for one in self._running])
-        self._state, written = compiled.step(
-            self.model, self._alternatives, self._spoken, self._params, self._state, live
-        )
-        written = jax.device_get(written)
+        longest = max(one.held for one in self._running if one is not None)
+        front = next(size for size in self._fronts if size >= self._prefix + longest)
+        written = self._decode(front, live)
         self._figures["steps"] += 1
         self._figures["new_tokens"] += int(live.sum())
         for slot, one in enumerate(self._running):
@@ -295,6 +299,11 @@ class Engine:
                 ended = True
             if ended:
                 self._running[slot] = None
+
+    def _decode(self, front: int, live: np.ndarray) -> compiled.Written:
+        options = self.model, self._alternatives, self._spoken, front
+        self._state, written = compiled.step(*options, self._params, self._state, live)
+        return jax.device_get(written)
 
     def _fail(self, error: Exception) -> None:
         """Ends everything that was on its way, and starts with empty slots: the old ones may be lost."""
@@ -351,6 +360,8 @@ class Engine:
             self._read(one)
             self._seat(one)
             self._step()
+        for front in self._fronts:
+            self._decode(front, np.zeros((self._slots,), bool))
 
 
 def _tell(one: Asked, text: str, finish: str) -> None:

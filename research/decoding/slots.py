@@ -154,13 +154,17 @@ def _choose(logits: Array, slots: Slots, live: Array) -> Array:
     return jax.lax.cond(drawn, sampled, lambda x: draw(x, Knobs(budget=none), w.key, slots.count)[0], logits)
 
 
-@partial(jax.jit, static_argnames=("model", "alternatives", "spoken"), donate_argnames=("slots",))
+@partial(jax.jit, static_argnames=("model", "alternatives", "spoken", "front"), donate_argnames=("slots",))
 def step(
-    model: Any, alternatives: int, spoken: int, params: Params, slots: Slots, live: Array
+    model: Any, alternatives: int, spoken: int, front: int, params: Params, slots: Slots, live: Array
 ) -> tuple[Slots, Written]:
-    """The next token of every live row, one of the first `spoken` ids; the others stay as they are."""
+    """The next token of every live row, one of the first `spoken` ids; the others stay as they are.
+
+    All that the live rows hold lies in the first `front` slots of the cache: the rest is not read.
+    """
     weights = routed(params, slots.wishes.adapter)
-    cache, logits = feed_last(model, weights, slots.cache, slots.history, slots.length, live)
+    cache = replace(slots.cache, front=front)
+    cache, logits = feed_last(model, weights, cache, slots.history, slots.length, live)
     logits = logits.astype(jnp.float32)
     # Rows of the table behind the tokenizer's words stand for nothing.
     allowed = logits if spoken == logits.shape[-1] else logits.at[:, spoken:].set(processors.NEG)
@@ -170,7 +174,7 @@ def step(
     column = jnp.where(live, slots.length, slots.history.shape[1])  # ended rows write past the end: dropped
     new = replace(
         slots,
-        cache=cache,
+        cache=replace(cache, front=None),
         history=slots.history.at[rows, column].set(token, mode="drop"),
         length=slots.length + live,
         count=slots.count + live,

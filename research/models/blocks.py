@@ -115,7 +115,7 @@ class Attention(nn.Module):
                 new = caches.with_prefix(new, KV(**cast(dict, self.get_variable("params", "prefix"))))
         out, seen = attention(
             q,
-            *caches.read(new, q.dtype),
+            *caches.read(new, q.dtype, mask.keys),
             mask,
             scale=c.scale,
             bias=bias,

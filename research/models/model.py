@@ -142,12 +142,13 @@ class Transformer(nn.Module):
         positions = caches.next_positions(cache, segments) if positions is None else positions + cache.prefix
         horizon = None if "horizon" not in batch else batch["horizon"] + cache.prefix
         moved = caches.advance(cache, positions, segments)
-        mask = Mask(True, positions, moved.positions, segments, moved.segments, horizon)
+        held = moved.positions[:, : cache.front], moved.segments[:, : cache.front]
+        mask = Mask(True, positions, held[0], segments, held[1], horizon)
         cross = None
         if cache.cross is not None:
-            cross = Mask(query_segments=segments, key_segments=cache.cross_segments)
+            cross = Mask(query_segments=segments, key_segments=cache.cross_segments[:, : cache.front])
         context = self.decoder.context(
-            mask, positions, moved.positions, slots=caches.slots(cache, tokens.shape[1]), cross_mask=cross
+            mask, positions, held[0], slots=caches.slots(cache, tokens.shape[1]), cross_mask=cross
         )
         x = self.decoder.embed(self._tokens(tokens), positions, batch.get("token_types"))
         x, kv, extras = self.decoder(x, context, cache, wanted)

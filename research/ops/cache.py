@@ -39,6 +39,7 @@ class Cache:
       cross: one fixed `KV` per layer over the encoder's output; None without an encoder.
       cross_segments: [B, S'], segments of the encoder's output, 0 is padding.
       prefix: how many slots in front hold a trained prefix (static); a token's position is its slot's.
+      front: how many slots in front attention reads (static), where the others are known to be empty; None: all.
     """
 
     layers: tuple[KV, ...]
@@ -48,6 +49,7 @@ class Cache:
     cross: tuple[KV, ...] | None = None
     cross_segments: Array | None = None
     prefix: int = struct.field(pytree_node=False, default=0)
+    front: int | None = struct.field(pytree_node=False, default=None)
 
     @property
     def length(self) -> int:
@@ -101,8 +103,9 @@ def _rounded(x: Array) -> tuple[Array, Array]:
     return int8_codes(x, scale), scale[..., 0]
 
 
-def read(kv: KV, dtype: Any) -> tuple[Array, Array]:
-    """One layer's keys and values in the type that attention computes in."""
+def read(kv: KV, dtype: Any, keys: int | None = None) -> tuple[Array, Array]:
+    """The first `keys` of one layer's keys and values, or all, in the type that attention computes in."""
+    kv = jax.tree.map(lambda x: x[:, :keys], kv)
     if kv.k_scale is None or kv.v_scale is None:
         return kv.k.astype(dtype), kv.v.astype(dtype)
     pairs = ((kv.k, kv.k_scale), (kv.v, kv.v_scale))

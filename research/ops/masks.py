@@ -44,6 +44,12 @@ class Mask:
     ordered: bool = struct.field(pytree_node=False, default=False)
 
     @property
+    def keys(self) -> int | None:
+        """How many keys it speaks of; None: of as many as there are."""
+        arrays = (self.key_positions, self.key_segments)
+        return next((array.shape[1] for array in arrays if array is not None), None)
+
+    @property
     def plain(self) -> bool:
         """True where neither positions nor segments are given: all tokens in one run from position 0."""
         arrays = (self.query_positions, self.key_positions, self.query_segments, self.key_segments, self.horizon)

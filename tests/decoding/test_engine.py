@@ -60,6 +60,14 @@ def ask(engine, prompt, **options):
     return heard
 
 
+@pytest.fixture(scope="module", autouse=True)
+def fronts():
+    """Steps that read 8 slots, 16, 32 or all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engines, "FRONT", 8)
+        yield
+
+
 @pytest.fixture(scope="module")
 def decoder():
     model, params = tiny("llama", n_layers=2, max_length=64)
@@ -76,11 +84,11 @@ def engine(decoder):
     assert not served._thread.is_alive()
 
 
-def offline(model, params, prompts, seeds, samplings=None):
+def offline(model, params, prompts, seeds, samplings=None, tokens=8):
     """(texts, log-probabilities) of the same requests without an engine."""
     sampling = side_by_side([Sampling(**one) for one in samplings]) if samplings else Sampling()
     out = generate(
-        model, params, [Letters().encode(prompt) for prompt in prompts], max_new_tokens=8, sampling=sampling,
+        model, params, [Letters().encode(prompt) for prompt in prompts], max_new_tokens=tokens, sampling=sampling,
         stop_tokens=[END], tokenizer=Letters(), key=0, seeds=seeds,
     )  # fmt: skip
     return out.texts, [row[:length] for row, length in zip(out.logprobs, out.lengths, strict=True)]
@@ -234,14 +242,15 @@ def test_an_encoder_decoder_is_served_too():
     model, params = tiny("t5", n_layers=1, n_encoder_layers=1, decoder_start_id=0)
     served = Engine(model, params, Letters(), slots=2, window=16, chunk=8)
     heard = [ask(served, prompt, seed=i, temperature=float(i)) for i, prompt in enumerate(PROMPTS[:2])]
-    for i, (prompt, one) in enumerate(zip(PROMPTS, heard, strict=False)):
+    texts = [one.whole()[0] for one in heard]
+    assert served.figures()["compilations"] == 0
+    for i, (prompt, text) in enumerate(zip(PROMPTS, texts, strict=False)):
         ids = Letters().encode(prompt, eos=True)
         alone = generate(
             model, params, [ids], max_new_tokens=8, sampling=Sampling(temperature=float(i)), stop_tokens=[END],
             tokenizer=Letters(), key=0, seeds=[i],
         )  # fmt: skip
-        assert one.whole()[0] == alone.texts[0]
-    assert served.figures()["compilations"] >= 0
+        assert text == alone.texts[0]
     served.close()
 
 
@@ -254,6 +263,17 @@ def test_a_soft_prompt_stands_in_front_and_has_nearest_words():
     near = served.nearest("model", 2)
     assert len(near) == 3 and all(len(row) == 2 and row[0][1] >= row[1][1] for row in near)
     assert [t.text for t in ask(served, "of", max_new_tokens=0, echo=True, logprobs=0).whole()[1]] == ["o", "f"]
+    served.close()
+
+
+def test_a_trained_prefix_is_read_beside_the_front_of_the_window():
+    model, params = tiny("llama", n_layers=1)
+    prefixed = weights.attach(params, {"method": "prefix", "length": 5}, jax.random.key(0), config=model.config)
+    served = Engine(model, prefixed, Letters(), slots=2, window=24, chunk=8)
+    heard = [ask(served, prompt, max_new_tokens=11) for prompt in ("of", "vow")]  # 13 and 14 tokens: two fronts
+    texts = [one.whole()[0] for one in heard]
+    assert served.figures()["compilations"] == 0
+    assert texts == offline(model, prefixed, ["of", "vow"], [0, 1], tokens=11)[0]
     served.close()
 
 
