@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
@@ -17,10 +18,11 @@ _LAYER |= {"mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}
 _OTHER = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"}
 
 
-def write_gguf(source: Path, target: Path, kind: str) -> None:
+def write_gguf(source: Path, target: Path, kind: str, bytes_from: int | None = None) -> None:
     """A GPT-2 folder in the names of `transformers`, as a GGUF file whose matrices are in `kind` (BF16, Q8_0, F32).
 
-    Position embeddings stay in float32: llama.cpp adds them as they are.
+    Position embeddings stay in float32: llama.cpp adds them as they are. `bytes_from`: the id of byte 0 where tokens
+    are bytes, behind special tokens of which 1 ends a text; None: the file has no tokenizer.
     """
     import gguf
 
@@ -34,8 +36,8 @@ def write_gguf(source: Path, target: Path, kind: str) -> None:
     writer.add_feed_forward_length(weights["transformer.h.0.mlp.c_fc.weight"].shape[1])
     writer.add_head_count(width // 64)
     writer.add_layer_norm_eps(1e-5)
-    writer.add_tokenizer_model("no_vocab")
     writer.add_vocab_size(vocabulary)
+    _add_tokenizer(writer, bytes_from)
     for name, weight in weights.items():
         path, leaf = _name(name)
         matrix = weight.ndim == 2 and not path.startswith("position")
@@ -47,6 +49,27 @@ def write_gguf(source: Path, target: Path, kind: str) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def _add_tokenizer(writer: Any, bytes_from: int | None) -> None:
+    """Bytes as the units of a byte-level BPE that merges none of them, or no tokenizer."""
+    import gguf
+
+    if bytes_from is None:
+        writer.add_tokenizer_model("no_vocab")
+        return
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    # GPT-2 writes a byte that is no printable character as one of those from U+0100 on.
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    letters = {byte: chr(byte) for byte in shown} | {byte: chr(256 + i) for i, byte in enumerate(hidden)}
+    writer.add_token_list([*(f"<{i}>" for i in range(bytes_from)), *(letters[byte] for byte in range(256))])
+    writer.add_token_types([gguf.TokenType.CONTROL] * bytes_from + [gguf.TokenType.NORMAL] * 256)
+    writer.add_token_merges([f"{letters[0]} {letters[0]}"])  # the list may not be empty; this one leads to no token
+    writer.add_eos_token_id(1)
+    writer.add_bos_token_id(1)
+    writer.add_add_bos_token(False)
 
 
 def _name(name: str) -> tuple[str, str]:

@@ -1,20 +1,25 @@
 """64 streaming clients at once against our server, in a process of its own, and `transformers` one request at a time.
 
     python tools/load_test.py [--clients 64] [--tokens 64] [--prompt 32] [--rounds 3] [--slots 16] [--size small]
+    python tools/load_test.py --llama-server PATH                                   # with llama.cpp's server as a peer
     python tools/load_test.py --peer http://127.0.0.1:8080/v1 --peer-model NAME     # a server that runs already
 
 The model has the layers of GPT-2 124M, random weights (speed does not depend on them) and bytes as tokens; both sides
 hold the same in float32, read the same prompts and decode greedily. A round is one request of each client, then some
 requests to `transformers.generate`; `vs_transformers` is the median over rounds of the ratio of new tokens per second.
 `memory_growth_bytes` is what the server's resident memory grew from the end of the first round to the end of the last.
-A peer, such as llama.cpp's `llama-server` with as many slots, gets the same texts; `vs_peer` is null without one.
+A peer gets the same texts, `vs_peer` is null without one. With `--llama-server` the same weights are written as a GGUF
+file and served in as many slots with keys and values in float32; this needs `pip install gguf` and the program, which
+`cmake -B build -DLLAMA_CURL=OFF && cmake --build build --target llama-server` makes in a checkout of llama.cpp.
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -22,7 +27,7 @@ import tempfile
 import threading
 import time
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,6 +46,7 @@ def parse() -> argparse.Namespace:
     for name, value in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--size", choices=SIZES, default="small")
+    parser.add_argument("--llama-server", default="", help="the program llama-server, started on the same weights")
     parser.add_argument("--peer", default="", help="the address of another server, up to its version")
     parser.add_argument("--peer-model", default="")
     return parser.parse_args()
@@ -171,6 +177,35 @@ class Served:
         self.process.wait(60)
 
 
+class LlamaServer:
+    """llama.cpp's server on the same weights, in a process of its own."""
+
+    def __init__(self, program: str, model: Path, slots: int, room: int) -> None:
+        from bench_llamacpp import write_gguf
+
+        file = model.parent / "model.gguf"
+        write_gguf(model, file, "F32", bytes_from=SPECIALS)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        options = {"model": file, "alias": "model", "port": port, "parallel": slots, "ctx-size": slots * room}
+        options |= {"threads": len(os.sched_getaffinity(0)), "cache-type-k": "f32", "cache-type-v": "f32"}
+        command = [program, *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
+        self.log = (model.parent / "llama-server.log").open("w+")
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT)
+        self.url = f"http://127.0.0.1:{port}/v1"
+        while ask(self.url, "model", "a", 1).error:
+            if self.process.poll() is not None:
+                self.log.seek(0)
+                raise RuntimeError(f"llama-server ended with {self.process.returncode}: {self.log.read()[-500:]}")
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        """Ends it."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(60)
+        self.log.close()
+
+
 def texts(count: int, length: int, seed: int) -> list[str]:
     """Prompts of random letters, of half to all of the length."""
     draw = np.random.default_rng(seed)
@@ -183,43 +218,65 @@ def percentiles(name: str, values: Sequence[float]) -> dict[str, float]:
     return {f"p{p}_{name}_ms": float(np.percentile(values, p)) * 1e3 for p in (50, 99)}
 
 
-def measure(args: argparse.Namespace, folder: Path) -> dict[str, float | None]:
-    """Rounds of the sides in turn."""
-    alone = Alone(folder / "model", args.size)
-    served = Served(folder / "model", folder / "serve", args.slots, args.clients)
-    heard: list[Heard] = []
-    rates: dict[str, list[float]] = {"ours": [], "transformers": [], **({"peer": []} if args.peer else {})}
-    memory = []
+@contextlib.contextmanager
+def peer(args: argparse.Namespace, folder: Path) -> Iterator[tuple[str, str] | None]:
+    """(address, model) of the other server, started here or running already; None without one."""
+    if not args.llama_server:
+        yield (args.peer, args.peer_model) if args.peer else None
+        return
+    server = LlamaServer(args.llama_server, folder / "model", args.slots, 2 * (args.prompt + args.tokens))
     try:
-        together(served.url, "model", texts(args.clients, args.prompt, 0), args.tokens)
-        memory.append(served.resident())
-        for number in range(1, args.rounds + 1):
-            prompts = texts(args.clients, args.prompt, number)
-            answers, rate = together(served.url, "model", prompts, args.tokens)
-            heard += answers
-            memory.append(served.resident())
-            rates["ours"].append(rate)
-            rates["transformers"].append(alone(prompts[: args.alone], args.tokens))
-            if args.peer:
-                rates["peer"].append(together(args.peer, args.peer_model, prompts, args.tokens)[1])
-            print(f"round {number}/{args.rounds}: " + ", ".join(f"{n} {r[-1]:.1f} tokens/s" for n, r in rates.items()))
-        figures = served.figures()
+        yield server.url, "model"
     finally:
-        served.close()
-    wrong = [one.error for one in heard if one.error]
+        server.close()
+
+
+class Rounds(NamedTuple):
+    """What our clients heard, new tokens per second of each side, our resident memory after each round."""
+
+    heard: list[Heard]
+    rates: dict[str, list[float]]
+    memory: list[int]
+
+
+def measure(args: argparse.Namespace, alone: Alone, served: Served, other: tuple[str, str] | None) -> Rounds:
+    """Rounds of the sides in turn, after one of ours that is not counted; RuntimeError where the peer fails."""
+    told = Rounds([], {"ours": [], "transformers": [], **({"peer": []} if other else {})}, [])
+    together(served.url, "model", texts(args.clients, args.prompt, 0), args.tokens)
+    told.memory.append(served.resident())
+    for number in range(1, args.rounds + 1):
+        prompts = texts(args.clients, args.prompt, number)
+        answers, rate = together(served.url, "model", prompts, args.tokens)
+        told.heard.extend(answers)
+        told.memory.append(served.resident())
+        told.rates["ours"].append(rate)
+        told.rates["transformers"].append(alone(prompts[: args.alone], args.tokens))
+        if other is not None:
+            theirs, rate = together(*other, prompts, args.tokens)
+            told.rates["peer"].append(rate)
+            if wrong := [one.error for one in theirs if one.error]:
+                raise RuntimeError(f"{len(wrong)} requests to the peer failed: {wrong[0]}")
+        rates = (f"{name} {rate[-1]:.1f} tokens/s" for name, rate in told.rates.items())
+        print(f"round {number}/{args.rounds}: " + ", ".join(rates))
+    return told
+
+
+def figures(told: Rounds) -> dict[str, float | None]:
+    """Errors, ratios of new tokens per second, times, growth of memory."""
+    wrong = [one.error for one in told.heard if one.error]
     print("\n".join(wrong[:5]), end="\n" if wrong else "")
-    print("resident memory after each round: " + ", ".join(f"{m / 2**20:.1f} MiB" for m in memory))
-    print(f"programs compiled while it served: {figures['lifecycle_compilations_total']:g}")
-    right = [one for one in heard if not one.error]
-    ratio = lambda peer: statistics.median(a / b for a, b in zip(rates["ours"], rates[peer], strict=True))  # noqa: E731
+    print("resident memory after each round: " + ", ".join(f"{m / 2**20:.1f} MiB" for m in told.memory))
+    right = [one for one in told.heard if not one.error]
+    rates = told.rates
+    over = lambda side: statistics.median(a / b for a, b in zip(rates["ours"], rates[side], strict=True))  # noqa: E731
     return {
         "errors": len(wrong),
-        "vs_transformers": ratio("transformers"),
-        "vs_peer": ratio("peer") if args.peer else None,
+        "vs_transformers": over("transformers"),
+        "vs_peer": over("peer") if "peer" in rates else None,
         "tokens_per_second": statistics.median(rates["ours"]),
         **percentiles("first_token", [one.first for one in right]),
         **percentiles("per_token", [one.each for one in right]),
-        "memory_growth_bytes": memory[-1] - memory[0],
+        "memory_growth_bytes": told.memory[-1] - told.memory[0],
     }
 
 
@@ -229,10 +286,19 @@ def main() -> None:
     common.settings(
         clients=args.clients, new_tokens=args.tokens, prompt=f"up to {args.prompt}", slots=args.slots, size=args.size
     )
-    if not args.peer:
-        print("no other server is measured: start llama.cpp's on the same machine and name it with --peer")
-    with tempfile.TemporaryDirectory() as folder:
-        common.finish(**measure(args, Path(folder)))
+    if not args.peer and not args.llama_server:
+        print("no other server is measured: name one that runs with --peer, or the program with --llama-server")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        alone = Alone(folder / "model", args.size)
+        served = Served(folder / "model", folder / "serve", args.slots, args.clients)
+        try:
+            with peer(args, folder) as other:
+                told = measure(args, alone, served, other)
+            print(f"programs compiled while it served: {served.figures()['lifecycle_compilations_total']:g}")
+        finally:
+            served.close()
+        common.finish(**figures(told))
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ def generate(
     on_piece: Callable[[Piece], None] | None = None,
     stride: int | None = None,
     pad: int = 0,
+    width: int = 1,
 ) -> Generation:
     """Continues every prompt: greedily, or as `sampling` says.
 
@@ -78,6 +79,7 @@ def generate(
       cache_dtype: "int8" keeps keys and values in eight bits, with a scale for each token and head; "": as computed.
       on_piece: called with every row's new tokens and text every `stride` steps (default 1).
       pad: what stands in `tokens` after a row's end.
+      width: prompts are padded to at least so many tokens; calls with one width share a compiled program.
 
     Raises:
       ValueError: an empty prompt, an id outside the vocabulary, a prompt or a length beyond the model.
@@ -91,6 +93,7 @@ def generate(
         params,
         request,
         (sampling or Sampling(), stop_tokens, key, seeds),
+        width,
         logprobs=logprobs,
         processed_logprobs=processed_logprobs,
         alternatives=min(alternatives, model.config.vocab_size),
@@ -121,7 +124,7 @@ def pieces(
     found: list[Piece] = []
     request = make_request(model, params, [prompt], max_new_tokens, 0, None)
     reader = Reader(request, tokenizer, stop_strings, found.append)
-    _, state, step = _begin(model, params, request, (sampling or Sampling(), stop_tokens, key, None))
+    _, state, step = _begin(model, params, request, (sampling or Sampling(), stop_tokens, key, None), 1)
     state, running = reader.look(state)
     while True:
         yield from found
@@ -132,10 +135,10 @@ def pieces(
 
 
 def _begin(
-    model: Any, params: Params, request: Request, choice: tuple[Any, ...], **recorded: Any
+    model: Any, params: Params, request: Request, choice: tuple[Any, ...], width: int, **recorded: Any
 ) -> tuple[Plan, State, Callable[[State, Array], State]]:
     """The plan, the state after the prompts and its first tokens, and what runs it on to a limit."""
-    batch = make_batch(request)
+    batch = make_batch(request, width)
     room = layout.bucket(max(1, int(request.budget.max())))
     plan = Plan(slots=batch["tokens"].shape[1] + room, room=room, **recorded)
     inputs = make_inputs(request, batch, *choice)

@@ -11,7 +11,7 @@ from research.apps.protocol import DEFAULTS, Options, Prompt, Reply, Token, Usag
 from research.core.types import Params
 from research.data.stream import StreamDecoder
 from research.decoding.generate import generate, pieces, prepare
-from research.decoding.prompts import context, has_encoder
+from research.decoding.prompts import context, has_encoder, shared_width
 from research.decoding.reading import read_prompt
 from research.decoding.result import Generation
 from research.decoding.sample import Sampling
@@ -66,6 +66,7 @@ class LocalModel:
         budgets = [self._budget(row, options) for row in ids]
         order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))  # alike lengths together: little padding
         replies: dict[int, Reply] = {}
+        width = shared_width(ids, self.batch_size)
         for first in range(0, len(order), self.batch_size):
             some = order[first : first + self.batch_size]
             size = min(1 << (len(some) - 1).bit_length(), self.batch_size)
@@ -82,6 +83,7 @@ class LocalModel:
                 key=jax.random.key(options.seed),
                 seeds=filled,
                 logprobs=options.logprobs,
+                width=width,
             )
             replies |= {i: self._reply(out, row, options) for row, i in enumerate(some)}
         return [replies[i] for i in range(len(ids))]

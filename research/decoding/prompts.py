@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 Rows = Sequence[Sequence[int]]
+FEW = 8  # batches
 
 
 def bucket(length: int) -> int:
@@ -96,7 +97,15 @@ def pad_right(rows: list[list[int]], length: int) -> tuple[np.ndarray, np.ndarra
     return tokens, segments
 
 
-def padded_length(rows: list[list[int]], limit: int | None) -> int:
-    """The bucket of the longest row, not beyond the model's own length."""
-    size = bucket(max(len(row) for row in rows))
+def shared_width(rows: Rows, batch_size: int) -> int:
+    """A length that all batches of these prompts are padded to: the longest, where there are few; else 1, each its own.
+
+    Each length is a program of its own, and to compile one takes as long as some batches of a small model.
+    """
+    return max(map(len, rows), default=1) if len(rows) <= FEW * batch_size else 1
+
+
+def padded_length(rows: list[list[int]], limit: int | None, width: int = 1) -> int:
+    """The bucket of the longest row, or of `width` if that is more, not beyond the model's own length."""
+    size = bucket(max(width, *map(len, rows)))
     return size if limit is None else min(size, limit)

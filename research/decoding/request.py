@@ -84,12 +84,14 @@ def make_request(
     return Request(rows, sources, budget, least, limit)
 
 
-def make_batch(request: Request) -> dict[str, Array]:
-    """Right-padded arrays of the prompts, each side in its bucket."""
-    tokens, segments = layout.pad_right(request.rows, layout.padded_length(request.rows, request.limit))
+def make_batch(request: Request, width: int = 1) -> dict[str, Array]:
+    """Right-padded arrays of the prompts, each side in its bucket; what is asked has at least `width` columns."""
+    own = 1 if request.sources is not None else width
+    tokens, segments = layout.pad_right(request.rows, layout.padded_length(request.rows, request.limit, own))
     batch = {"tokens": jnp.asarray(tokens), "segment_ids": jnp.asarray(segments)}
     if request.sources is not None:
-        inputs, input_segments = layout.pad_right(request.sources, layout.padded_length(request.sources, request.limit))
+        size = layout.padded_length(request.sources, request.limit, width)
+        inputs, input_segments = layout.pad_right(request.sources, size)
         batch |= {"inputs": jnp.asarray(inputs), "input_segment_ids": jnp.asarray(input_segments)}
     return batch
 

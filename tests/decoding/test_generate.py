@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from research.decoding import Sampling, generate, prepare, side_by_side
-from research.decoding.prompts import bucket
+from research.decoding.loop import prefill
+from research.decoding.prompts import bucket, shared_width
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 1, 2]]
 
@@ -203,6 +204,17 @@ def test_compiles_once_per_bucket(table):
         on_piece=pieces.append,
     )  # fmt: skip
     assert len(pieces) == 19
+
+
+def test_calls_of_one_width_share_a_program(table, greedy):
+    model, params = table
+    run = prefill._cache_size
+    generate(model, params, [[1] * 30], max_new_tokens=4, width=30)
+    before = run()
+    for prompt in ([2], [3] * 17, [4] * 32):  # buckets of 16, 24 and 32
+        assert generate(model, params, [prompt], max_new_tokens=4, width=30).ids(0) == greedy(prompt, 4)
+    assert run() == before
+    assert shared_width([[1] * 5, [1] * 9], 1) == 9 and shared_width([[1]] * 17, 2) == 1 and shared_width([], 4) == 1
 
 
 def test_buckets():
