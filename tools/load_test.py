@@ -86,6 +86,7 @@ def _events(answer: http.client.HTTPResponse, start: float) -> Heard:
     times, tokens = [], 0
     for line in answer:
         if line == b"data: [DONE]\n":
+            times = times or [time.perf_counter()]  # bytes that never made a letter
             steps = max(tokens - 1, 1)
             return Heard(times[0] - start, (times[-1] - times[0]) / steps, tokens)
         if line.startswith(b"data: "):
