@@ -143,7 +143,7 @@ def rows(result: Mapping[str, Any]) -> tuple[str, list[str], list[list[str]]]:
 
 STAGE = Stage(
     name="rag",
-    title="Answers from the documentation, with citations: passages found by the job's own encoder",
+    title="Answers from the documentation, with citations",
     run=run,
     needs=("documents", "tokenizer", "pretrain"),
     reads=("model", "rag"),
