@@ -35,7 +35,7 @@ def speed(
 
     clock: `time.process_time` counts the work of all cores, which other work on the machine hardly changes.
     """
-    run = partial(generate, model, params, prompts, logprobs=False, cache_dtype=cache_dtype)
+    run = partial(generate, model, params, prompts, logprobs=False, cache_dtype=cache_dtype, room=new_tokens)
     first = least_seconds(lambda: run(max_new_tokens=1).tokens, clock)
     both = least_seconds(lambda: run(max_new_tokens=new_tokens).tokens, clock)
     written = len(prompts) * (new_tokens - 1)

@@ -61,6 +61,7 @@ def generate(
     stride: int | None = None,
     pad: int = 0,
     width: int = 1,
+    room: int = 1,
 ) -> Generation:
     """Continues every prompt: greedily, or as `sampling` says.
 
@@ -79,7 +80,8 @@ def generate(
       cache_dtype: "int8" keeps keys and values in eight bits, with a scale for each token and head; "": as computed.
       on_piece: called with every row's new tokens and text every `stride` steps (default 1).
       pad: what stands in `tokens` after a row's end.
-      width: prompts are padded to at least so many tokens; calls with one width share a compiled program.
+      width, room: prompts are padded to at least `width` tokens, and there is room for at least `room` new ones; calls
+        that have both in common share a compiled program.
 
     Raises:
       ValueError: an empty prompt, an id outside the vocabulary, a prompt or a length beyond the model.
@@ -93,7 +95,7 @@ def generate(
         params,
         request,
         (sampling or Sampling(), stop_tokens, key, seeds),
-        width,
+        (width, room),
         logprobs=logprobs,
         processed_logprobs=processed_logprobs,
         alternatives=min(alternatives, model.config.vocab_size),
@@ -124,7 +126,7 @@ def pieces(
     found: list[Piece] = []
     request = make_request(model, params, [prompt], max_new_tokens, 0, None)
     reader = Reader(request, tokenizer, stop_strings, found.append)
-    _, state, step = _begin(model, params, request, (sampling or Sampling(), stop_tokens, key, None), 1)
+    _, state, step = _begin(model, params, request, (sampling or Sampling(), stop_tokens, key, None), (1, 1))
     state, running = reader.look(state)
     while True:
         yield from found
@@ -135,11 +137,14 @@ def pieces(
 
 
 def _begin(
-    model: Any, params: Params, request: Request, choice: tuple[Any, ...], width: int, **recorded: Any
+    model: Any, params: Params, request: Request, choice: tuple[Any, ...], least: tuple[int, int], **recorded: Any
 ) -> tuple[Plan, State, Callable[[State, Array], State]]:
-    """The plan, the state after the prompts and its first tokens, and what runs it on to a limit."""
-    batch = make_batch(request, width)
-    room = layout.bucket(max(1, int(request.budget.max())))
+    """The plan, the state after the prompts and its first tokens, and what runs it on to a limit.
+
+    least: tokens of prompts and new tokens that there is room for whatever the request says.
+    """
+    batch = make_batch(request, least[0])
+    room = layout.bucket(max(least[1], int(request.budget.max())))
     plan = Plan(slots=batch["tokens"].shape[1] + room, room=room, **recorded)
     inputs = make_inputs(request, batch, *choice)
     params = prepare(model, params)

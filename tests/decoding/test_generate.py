@@ -209,10 +209,10 @@ def test_compiles_once_per_bucket(table):
 def test_calls_of_one_width_share_a_program(table, greedy):
     model, params = table
     run = prefill._cache_size
-    generate(model, params, [[1] * 30], max_new_tokens=4, width=30)
+    generate(model, params, [[1] * 30], max_new_tokens=17, width=30)
     before = run()
-    for prompt in ([2], [3] * 17, [4] * 32):  # buckets of 16, 24 and 32
-        assert generate(model, params, [prompt], max_new_tokens=4, width=30).ids(0) == greedy(prompt, 4)
+    for prompt, new in (([2], 1), ([3] * 17, 20), ([4] * 32, 24)):  # buckets of 16, 24 and 32; of 16 and 24
+        assert generate(model, params, [prompt], max_new_tokens=new, width=30, room=24).ids(0) == greedy(prompt, new)
     assert run() == before
     assert shared_width([[1] * 5, [1] * 9], 1) == 9 and shared_width([[1]] * 17, 2) == 1 and shared_width([], 4) == 1
 
