@@ -11,6 +11,7 @@ from experiments.stages.answers import ROUGE
 from experiments.stages.stage import Done, Stage
 from experiments.stages.tune import NAMES
 from research import report
+from research.core.names import flat
 from research.evaluation import card_page
 from research.evaluation.card import Card
 from research.training.checkpoint import git_hash
@@ -87,7 +88,7 @@ def learning(results: Mapping[str, Any], config: Mapping[str, Any]) -> str:
         }
         drawing = report.curves(series, x_label="step", y_label="nats per token", size=(5.2, 3.2))
         figures.append(report.figure(report.svg(drawing), caption))
-    settings = dict(config["model"]) | _flat("pretrain", config) | _flat("tune", config)
+    settings = flat({name: config[name] for name in ("model", "pretrain", "tune")})
     return report.section(
         "Learning",
         report.columns(*figures),
@@ -98,12 +99,6 @@ def learning(results: Mapping[str, Any], config: Mapping[str, Any]) -> str:
 
 def settings_table(settings: Mapping[str, Any]) -> str:
     return report.table(["setting", "value"], [[name, str(value)] for name, value in settings.items()])
-
-
-def _flat(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    settings = dict(config[name])
-    optimizer = dict(settings.pop("optimizer"))
-    return {f"{name}.{key}": value for key, value in (settings | optimizer).items()}
 
 
 def compression_section(compression: Mapping[str, Any]) -> str:

@@ -17,6 +17,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from research.core.names import flat
+
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 SECONDS_UNTIL_LOST = 20  # without a sign of life; the job has to end within a minute
 SECONDS_TO_MEET = 20  # at the end: what is left then is a process that failed alone
@@ -122,17 +124,11 @@ def agree(what: str, value: Mapping[str, Any]) -> None:
     texts = [bytes(row[:size]) for row, size in zip(rows, sizes, strict=True)]
     for host, text in enumerate(texts):
         if text != texts[0]:
-            ours, theirs = _flat(json.loads(texts[0])), _flat(json.loads(text))
+            ours, theirs = flat(json.loads(texts[0])), flat(json.loads(text))
             keys = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
             told = ", ".join(f"{k} is {ours.get(k)!r} on host 0 and {theirs.get(k)!r} on host {host}" for k in keys[:5])
             more = f" and {len(keys) - 5} more" if len(keys) > 5 else ""
             raise ValueError(f"the hosts disagree on the {what}: {told}{more}; start all with the same")
-
-
-def _flat(value: Any, at: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {at: value}
-    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{at}.{key}" if at else key).items()}
 
 
 def agree_on_folder(folder: Path) -> None:

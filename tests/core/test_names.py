@@ -2,7 +2,7 @@
 
 import pytest
 
-from research.core.names import meant
+from research.core.names import flat, meant
 
 
 @pytest.mark.parametrize(
@@ -11,3 +11,8 @@ from research.core.names import meant
 )
 def test_the_nearest_name_or_nothing(name, said):
     assert meant(name, ["lora", "prefix", "prompt"]) == said
+
+
+def test_nested_settings_have_dotted_names():
+    nested = {"a": {"b": 1, "c": {"d": [2, {"e": 3}]}}, 4: None, "empty": {}}
+    assert flat(nested) == {"a.b": 1, "a.c.d": [2, {"e": 3}], "4": None, "empty": {}} and flat({}) == {}

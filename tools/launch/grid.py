@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from research.core.names import meant
+from research.core.names import flat, meant
 from tools.launch.task import read, write
 
 _LONGEST_NAME = 150  # file systems allow 255 bytes, and checkpoints make longer names of it
@@ -86,7 +86,7 @@ def make(folder: Path, command: Sequence[str], grid: Sequence[str], seeds: Seque
         raise ValueError(f"--seeds has a seed twice: {list(seeds)}")
     if seeds and "seed" in sweep.grid:
         raise ValueError("the seed is in --grid and in --seeds")
-    known = _flat(sweep.config)
+    known = flat(sweep.config)
     for key in [*sweep.grid, *(("seed",) if seeds else ())]:
         if not known:
             raise ValueError(
@@ -109,7 +109,7 @@ def claim(sweep: Sweep) -> None:
     mine = {
         "command": list(sweep.command),
         "settings": sorted([*sweep.grid, *(["seed"] if sweep.seeds else [])]),
-        "config": json.loads(json.dumps(_flat(sweep.config), default=str)),
+        "config": json.loads(json.dumps(flat(sweep.config), default=str)),
     }
     if path.is_file():
         stored = read(path)
@@ -148,9 +148,3 @@ def resolved(command: Sequence[str]) -> dict[str, Any]:
     if not hasattr(module, "get_config"):
         raise ValueError(f"{path} has no get_config")
     return (module.get_config(argument) if colon else module.get_config()).to_dict()
-
-
-def _flat(value: Any, at: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not value:
-        return {at: value} if at else {}
-    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{at}.{key}" if at else str(key)).items()}
