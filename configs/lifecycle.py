@@ -37,13 +37,13 @@ def get_config(arg: str = "") -> ConfigDict:
                 "unroll": True,
             },
             "pretrain": {
-                "steps": 800,
+                "steps": 720,
                 "batch_size": 8,
                 "seed": 0,
                 "optimizer": optimizer(learning_rate=4e-3, warmup=40, weight_decay=0.1),
-                "evaluate_every": 200,
+                "evaluate_every": 180,
                 "evaluate_batches": 8,
-                "save_every": 200,
+                "save_every": 180,
             },
             "ngram_context": 5,
             "tune": tuning(optimizer(learning_rate=1e-3, warmup=10, weight_decay=0.0)),
@@ -95,7 +95,7 @@ def preferences() -> dict:
     """
     adamw = {"name": "adamw", "schedule": "cosine", "end": 0.05, "clip": 1.0, "warmup": 10}
     adapters = {"method": "lora", "rank": 8, "alpha": 16.0, "target": r".*/(attention|mlp)/\w+/kernel"}
-    run = {"batch_size": 8, "evaluate_every": 20, "evaluate_batches": 12, "save_every": 20}
+    run = {"batch_size": 8, "evaluate_every": 40, "evaluate_batches": 12, "save_every": 20}
     return {
         # Questions of each kind with at most prompt_length tokens, and sampled answers to each of them.
         "pairs": {
@@ -198,7 +198,7 @@ def reasoning() -> dict:
             "policy": "bf16",
         },
         "training": {
-            "steps": 1000,
+            "steps": 900,
             "batch_size": 2,
             "length": 256,
             "optimizer": "muon",
