@@ -1,4 +1,4 @@
-"""Continuous batching: requests come and go while a fixed number of slots is decoded, one thread around three programs.
+"""Continuous batching: requests come and go while a fixed number of slots is decoded, one thread around few programs.
 
 A prompt is read in chunks between the steps of the others, into a cache of its own; then it takes a free slot. Its last
 token is the first one that a step feeds, so the first new token comes like all that follow.

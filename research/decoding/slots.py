@@ -2,10 +2,10 @@
 
 B slots · S history length · C chunk length · A alternatives · V vocabulary
 
-Three programs, whatever comes: `read` takes a chunk of one prompt into a cache of one row, `seat` puts that row into a
-slot, `step` gives every running slot its next token. What only some requests want (noise, filters, a penalty,
-alternatives) stands behind a `cond` on the device, so that it costs nothing when nobody wants it and compiles nothing
-when somebody does.
+Few programs, whatever comes: `read` takes a chunk of one prompt into a cache of one row, `seat` puts that row into a
+slot, `step` gives every running slot its next token, a program for each of the few sizes of what it looks back at.
+What only some requests want (noise, filters, a penalty, alternatives) stands behind a `cond` on the device, so that it
+costs nothing when nobody wants it and compiles nothing when somebody does.
 """
 
 from collections.abc import Mapping
