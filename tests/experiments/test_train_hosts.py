@@ -132,6 +132,20 @@ def test_two_hosts_have_the_losses_of_one_and_say_when_one_of_them_is_gone(kille
     assert said(folder, 1).count("error") == 0 and "loss" not in said(folder, 1), "only the first host talks"
 
 
+def test_the_others_end_and_say_so_when_the_first_host_is_gone(killed, tmp_path, text):
+    folder = tmp_path / "run"
+    shutil.copytree(killed[0], folder)
+    log = folder / "metrics.jsonl"
+    begun = log.read_text().count("\n")
+    processes = start(folder, text, 2)
+    wait_for(lambda: log.read_text().count("\n") > begun, processes)
+    processes[0].kill()
+    codes = ended(processes, 60)
+    assert codes[0] == -signal.SIGKILL and codes[1] not in (0, None), said(folder, 1)
+    told = said(folder, 1)
+    assert "another host ended" in told or "another task died" in told or "coordinat" in told, told
+
+
 def test_what_two_hosts_saved_one_goes_on_with(killed, whole, text, tmp_path):
     shutil.copytree(killed[0], tmp_path / "run")
     found = alone(tmp_path / "run", text)
