@@ -4,16 +4,19 @@
     python -m experiments.lifecycle --config=configs/lifecycle.py --config.pretrain.steps=2000 --workdir=/tmp/life
     python -m experiments.lifecycle --config=configs/lifecycle.py:tiny        # seconds: to see that it runs
 
-About thirteen minutes on 2 CPU cores. LLaMA-style decoder (RMSNorm, RoPE, SwiGLU), *LLaMA: Open and Efficient
+About fourteen minutes on 2 CPU cores. LLaMA-style decoder (RMSNorm, RoPE, SwiGLU), *LLaMA: Open and Efficient
 Foundation Language Models*, Touvron et al., https://arxiv.org/abs/2302.13971; matrices learn by Muon, *Muon is Scalable
 for LLM Training*, Liu et al., https://arxiv.org/abs/2502.16982.
 """
+
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from configs.compress import PLAIN
 
 ARGUMENTS = ("", "tiny")
+OURS = Path(__file__).parents[1] / "experiments" / "laws" / "python_sources.json"
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -62,7 +65,7 @@ def get_config(arg: str = "") -> ConfigDict:
             **fewer_numbers(),
             "memory": {"compiled": ("pretrain", "lora")},  # runs whose step is compiled again, to compare with
             # Published laws, or a laws.json of experiments.fit_scaling_laws.
-            "scaling": {"laws": ("hoffmann", "besiroglu")},
+            "scaling": {"laws": ("hoffmann", "besiroglu", str(OURS))},
             **preferences(),
             "rag": rag(),
             "reasoning": reasoning(),
