@@ -300,7 +300,8 @@ class Engine:
             if ended:
                 self._running[slot] = None
 
-    def _decode(self, front: int, live: np.ndarray) -> compiled.Written:
+    def _decode(self, front: int, live: np.ndarray) -> Any:
+        """A step's `Written` as numpy arrays."""
         options = self.model, self._alternatives, self._spoken, front
         self._state, written = compiled.step(*options, self._params, self._state, live)
         return jax.device_get(written)

@@ -145,7 +145,7 @@ class Transformer(nn.Module):
         held = moved.positions[:, : cache.front], moved.segments[:, : cache.front]
         mask = Mask(True, positions, held[0], segments, held[1], horizon)
         cross = None
-        if cache.cross is not None:
+        if cache.cross_segments is not None:
             cross = Mask(query_segments=segments, key_segments=cache.cross_segments[:, : cache.front])
         context = self.decoder.context(
             mask, positions, held[0], slots=caches.slots(cache, tokens.shape[1]), cross_mask=cross
