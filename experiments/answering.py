@@ -126,14 +126,13 @@ def greedy(
     """The most probable tokens after every prompt up to the end token, as text; `done` is told how many are ready."""
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # so that a batch pads little
     ready, texts = prepare(model, params), [""] * len(prompts)
-    options: dict[str, Any] = {"max_new_tokens": max_new_tokens, "stop_tokens": (tokenizer.eos_id,), "logprobs": False}
-    options["width"] = shared_width(prompts, batch_size)
+    options: dict[str, Any] = {"stop_tokens": (tokenizer.eos_id,), "width": shared_width(prompts, batch_size)}
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         # Full batches only: the last one repeats a prompt rather than compile another shape.
         padded = chosen + [chosen[-1]] * (batch_size - len(chosen))
         asked = [prompts[i] for i in padded]
-        out = generate(model, ready, asked, **options)
+        out = generate(model, ready, asked, max_new_tokens=max_new_tokens, logprobs=False, **options)
         for row, i in enumerate(chosen):
             texts[i] = tokenizer.decode([t for t in out.ids(row) if t != tokenizer.eos_id]).strip()
         done(len(chosen))

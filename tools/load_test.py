@@ -46,8 +46,9 @@ def parse() -> argparse.Namespace:
     for name, value in numbers.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--size", choices=SIZES, default="small")
-    parser.add_argument("--llama-server", default="", help="the program llama-server, started on the same weights")
-    parser.add_argument("--peer", default="", help="the address of another server, up to its version")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--llama-server", default="", help="the program llama-server, started on the same weights")
+    other.add_argument("--peer", default="", help="the address of another server, up to its version")
     parser.add_argument("--peer-model", default="")
     return parser.parse_args()
 

@@ -264,8 +264,7 @@ def beam_search(
     if np.any(request.budget == 0):
         raise ValueError("beam search needs max_new_tokens of at least 1 in every row")
     batch = make_batch(request)
-    room = layout.bucket(int(request.budget.max()))
-    plan = Plan(slots=batch["tokens"].shape[1] + room, room=room)
+    plan = Plan(slots=batch["tokens"].shape[1] + request.room, room=request.room)
     inputs = make_inputs(request, batch, sampling, stop_tokens, 0, None)
     source = inputs.source and jax.tree.map(lambda x: jnp.repeat(x, beams, axis=0), inputs.source)
     inputs = replace(inputs, knobs=repeat_rows(inputs.knobs, beams), source=source)

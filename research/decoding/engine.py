@@ -86,7 +86,7 @@ class Engine:
         self.window = min(window or WINDOW, room)
         # Doubled until the window: a step reads at most twice what its longest row holds.
         sizes = [FRONT << i for i in range(self.window.bit_length()) if FRONT << i < self.window]
-        self._fronts = [self._prefix + size for size in (*sizes, self.window)]
+        self._fronts = [*sizes, self.window]
         self._slots, self._chunk, self._queue_size = slots, min(chunk, self.window), queue
         self._alternatives = min(alternatives, model.config.vocab_size)
         self._spoken = min(tokenizer.vocab_size, model.config.vocab_size)
@@ -282,7 +282,7 @@ class Engine:
     def _step(self) -> None:
         live = np.asarray([one is not None for one in self._running])
         longest = max(one.held for one in self._running if one is not None)
-        front = next(size for size in self._fronts if size >= self._prefix + longest)
+        front = next(size for size in self._fronts if size >= longest)
         written = self._decode(front, live)
         self._figures["steps"] += 1
         self._figures["new_tokens"] += int(live.sum())
@@ -302,7 +302,7 @@ class Engine:
 
     def _decode(self, front: int, live: np.ndarray) -> Any:
         """A step's `Written` as numpy arrays."""
-        options = self.model, self._alternatives, self._spoken, front
+        options = self.model, self._alternatives, self._spoken, self._prefix + front
         self._state, written = compiled.step(*options, self._params, self._state, live)
         return jax.device_get(written)
 

@@ -88,14 +88,14 @@ def generate(
     """
     if cache_dtype not in ("", "int8"):
         raise ValueError(f"unknown cache_dtype {cache_dtype!r}; have ['', 'int8']")
-    request = make_request(model, params, prompts, max_new_tokens, min_new_tokens, decoder_prompts)
+    shape = width, room
+    request = make_request(model, params, prompts, max_new_tokens, min_new_tokens, decoder_prompts, shape)
     reader = Reader(request, tokenizer, stop_strings, on_piece)
     plan, state, step = _begin(
         model,
         params,
         request,
         (sampling or Sampling(), stop_tokens, key, seeds),
-        (width, room),
         logprobs=logprobs,
         processed_logprobs=processed_logprobs,
         alternatives=min(alternatives, model.config.vocab_size),
@@ -126,7 +126,7 @@ def pieces(
     found: list[Piece] = []
     request = make_request(model, params, [prompt], max_new_tokens, 0, None)
     reader = Reader(request, tokenizer, stop_strings, found.append)
-    _, state, step = _begin(model, params, request, (sampling or Sampling(), stop_tokens, key, None), (1, 1))
+    _, state, step = _begin(model, params, request, (sampling or Sampling(), stop_tokens, key, None))
     state, running = reader.look(state)
     while True:
         yield from found
@@ -137,15 +137,11 @@ def pieces(
 
 
 def _begin(
-    model: Any, params: Params, request: Request, choice: tuple[Any, ...], least: tuple[int, int], **recorded: Any
+    model: Any, params: Params, request: Request, choice: tuple[Any, ...], **recorded: Any
 ) -> tuple[Plan, State, Callable[[State, Array], State]]:
-    """The plan, the state after the prompts and its first tokens, and what runs it on to a limit.
-
-    least: tokens of prompts and new tokens that there is room for whatever the request says.
-    """
-    batch = make_batch(request, least[0])
-    room = layout.bucket(max(least[1], int(request.budget.max())))
-    plan = Plan(slots=batch["tokens"].shape[1] + room, room=room, **recorded)
+    """The plan, the state after the prompts and its first tokens, and what runs it on to a limit."""
+    batch = make_batch(request)
+    plan = Plan(slots=batch["tokens"].shape[1] + request.room, room=request.room, **recorded)
     inputs = make_inputs(request, batch, *choice)
     params = prepare(model, params)
     batch, inputs = meshes.rows_beside(params, (batch, inputs), len(request.rows))

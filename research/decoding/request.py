@@ -28,6 +28,12 @@ class Request:
     budget: np.ndarray
     least: np.ndarray
     limit: int | None  # the model's own length
+    shape: tuple[int, int] = (1, 1)  # tokens of a prompt and new ones that there is room for at least
+
+    @property
+    def room(self) -> int:
+        """How many new tokens there is room for."""
+        return layout.bucket(max(self.shape[1], int(self.budget.max())))
 
     @property
     def prompts(self) -> list[list[int]]:
@@ -46,6 +52,7 @@ def make_request(
     max_new_tokens: int | Sequence[int],
     min_new_tokens: int | Sequence[int],
     decoder_prompts: layout.Rows | None,
+    shape: tuple[int, int] = (1, 1),
 ) -> Request:
     """Checks prompts and limits; raises ValueError with one sentence before anything is computed.
 
@@ -81,17 +88,16 @@ def make_request(
     if np.any(least > budget):
         raise ValueError(f"min_new_tokens {min_new_tokens} exceeds max_new_tokens {max_new_tokens}")
     layout.check_room(rows, budget, limit)
-    return Request(rows, sources, budget, least, limit)
+    return Request(rows, sources, budget, least, limit, (len(virtual) + shape[0], shape[1]))
 
 
-def make_batch(request: Request, width: int = 1) -> dict[str, Array]:
-    """Right-padded arrays of the prompts, each side in its bucket; what is asked has at least `width` columns."""
-    own = 1 if request.sources is not None else width
-    tokens, segments = layout.pad_right(request.rows, layout.padded_length(request.rows, request.limit, own))
+def make_batch(request: Request) -> dict[str, Array]:
+    """Right-padded arrays of the prompts, each side in its bucket."""
+    padded = lambda rows, width: layout.pad_right(rows, layout.padded_length(rows, request.limit, width))  # noqa: E731
+    tokens, segments = padded(request.rows, request.shape[0] if request.sources is None else 1)
     batch = {"tokens": jnp.asarray(tokens), "segment_ids": jnp.asarray(segments)}
     if request.sources is not None:
-        size = layout.padded_length(request.sources, request.limit, width)
-        inputs, input_segments = layout.pad_right(request.sources, size)
+        inputs, input_segments = padded(request.sources, request.shape[0])
         batch |= {"inputs": jnp.asarray(inputs), "input_segment_ids": jnp.asarray(input_segments)}
     return batch
 

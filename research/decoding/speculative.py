@@ -272,7 +272,7 @@ def speculate(
         request = replace(request, limit=min(shorter, request.limit or shorter))
     reader = Reader(request, tokenizer, stop_strings, on_piece)
     batch = make_batch(request)
-    room, spare = layout.bucket(max(1, int(request.budget.max()))), gamma + 1
+    room, spare = request.room, gamma + 1
     slots = batch["tokens"].shape[1] + room + spare
     plan = Plan(slots, room, spare, logprobs, tie_tolerance=tie_tolerance, limit=min(slots, request.limit or slots))
     inputs = make_inputs(request, batch, sampling or Sampling(), stop_tokens, key, seeds)

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from research import weights
 from research.decoding import Sampling, generate, prepare, side_by_side
 from research.decoding.loop import prefill
 from research.decoding.prompts import bucket, shared_width
+from tests.models.conftest import tiny
 
 PROMPTS = [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10, 1, 2]]
 
@@ -215,6 +217,15 @@ def test_calls_of_one_width_share_a_program(table, greedy):
         assert generate(model, params, [prompt], max_new_tokens=new, width=30, room=24).ids(0) == greedy(prompt, new)
     assert run() == before
     assert shared_width([[1] * 5, [1] * 9], 1) == 9 and shared_width([[1]] * 17, 2) == 1 and shared_width([], 4) == 1
+
+
+def test_a_soft_prompt_comes_on_top_of_the_width():
+    model, params = tiny("llama", n_layers=1, max_length=64)
+    soft = weights.attach(params, {"method": "prompt", "length": 20}, jax.random.key(0), config=model.config)
+    generate(model, soft, [[1] * 30], max_new_tokens=4, width=30)
+    before = prefill._cache_size()
+    generate(model, soft, [[2] * 5], max_new_tokens=4, width=30)
+    assert prefill._cache_size() == before
 
 
 def test_buckets():
