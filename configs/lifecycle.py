@@ -25,6 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
         raise ValueError(f"unknown argument {arg!r} of configs/lifecycle.py; have {list(ARGUMENTS)}")
     config = ConfigDict(
         {
+            "processes": 2,  # that do stages at the same time, on a CPU; on an accelerator one does them all
             # Held-out shares are of documents and of functions; limit 0 takes all documents.
             "documents": {"held_out": 0.08, "held_out_functions": 0.1, "limit": 0},
             "tokenizer": {"vocab_size": 4096, "kind": "bpe", "seed_size": 200_000, "max_text_length": 16_384},

@@ -3,16 +3,19 @@
     python -m experiments.lifecycle --config=configs/lifecycle.py [--workdir=runs/lifecycle]
 
 Stages are in experiments/stages/; each is done once and remembered under a hash of its config, inputs and code, so an
-interrupted job goes on where it was, and a changed setting repeats only what depends on it.
+interrupted job goes on where it was, and a changed setting repeats only what depends on it. On a CPU a second process
+takes stages that are ready, because one of them seldom keeps all cores busy.
 """
 
 import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import jax
 from rich.console import Console
 
 # Also as `python experiments/lifecycle.py`, where the folder of the script would be searched instead of its parent.
@@ -35,6 +38,7 @@ from experiments.stages import (
     scaling,
     smaller,
 )
+from experiments.stages.helper import helping
 from experiments.stages.tune import NAMES
 from research import weights
 from research.core import compilation
@@ -81,9 +85,8 @@ def summary(done: Mapping[str, Done], console: Console) -> None:
     print_table("Before and after PPO and DPO", *policies.rows(done["policies"].result), console=console)
     print_table(*rag.rows(done["rag"].result), console=console)
     print_table("Programs and actions, right answers", *reasoning.rows(done["reasoning"].result), console=console)
-    print_table(
-        "Time", ["stage", "took"], [[name, seconds(stage.seconds)] for name, stage in done.items()], console=console
-    )
+    times = [[name, seconds(stage.seconds), seconds(stage.worked)] for name, stage in done.items()]
+    print_table("Time", ["stage", "took", "processor time"], times, console=console)
 
 
 def tuned(done: Mapping[str, Done]) -> tuple[str, list[str], list[list[str]]]:
@@ -92,11 +95,11 @@ def tuned(done: Mapping[str, Done]) -> tuple[str, list[str], list[list[str]]]:
     rows = []
     for stage, name in NAMES.items():
         result = done[stage].result
-        trained, took = (
-            ("0", "") if stage == "pretrain" else (f"{result['parameters']:,}", seconds(done[stage].seconds))
+        trained, worked = (
+            ("0", "") if stage == "pretrain" else (f"{result['parameters']:,}", seconds(done[stage].worked))
         )
-        rows.append([name, trained, took, f"{scores[name]['all']['rougeL'][1]:.3f}", f"{bits[stage]:.3f}"])
-    return "Ways to tune", ["", "trainable", "took", "ROUGE-L of answers", "bits per byte of documents"], rows
+        rows.append([name, trained, worked, f"{scores[name]['all']['rougeL'][1]:.3f}", f"{bits[stage]:.3f}"])
+    return "Ways to tune", ["", "trainable", "processor time", "ROUGE-L of answers", "bits per byte of documents"], rows
 
 
 def check(config: Mapping[str, Any]) -> None:
@@ -111,6 +114,8 @@ def check(config: Mapping[str, Any]) -> None:
     reasoning.check(config["reasoning"])
     for law in config["scaling"]["laws"]:
         laws.known(law)
+    if config["processes"] not in (1, 2):
+        raise ValueError(f"the stages are done by 1 or 2 processes, not by {config['processes']}")
     asked, room = pairs.row_length(config["pairs"]), config["model"]["max_length"]
     if asked > room:
         raise ValueError(f"questions with answers of {asked} tokens (pairs) do not fit the model's max_length {room}")
@@ -121,7 +126,9 @@ def work(config: dict[str, Any], workdir: Path, console: Console) -> None:
     start = time.monotonic()
     compilation.use_cache()
     check(config)
-    done = run_all(STAGES, config, workdir, console=console)
+    both = config["processes"] == 2 and jax.default_backend() == "cpu"  # an accelerator belongs to one process
+    with helping(sys.argv[1:], workdir) if both else nullcontext():
+        done = run_all(STAGES, config, workdir, console=console)
     report = workdir / "report.html"
     shutil.copyfile(done["page"].folder / "report.html", report)
     summary(done, console)

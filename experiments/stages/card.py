@@ -36,4 +36,5 @@ STAGE = Stage(
     run=run,
     needs=("documents", "tokenizer", "tune"),
     reads=("model", "shots", "card"),
+    alone=True,
 )

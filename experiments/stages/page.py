@@ -22,15 +22,15 @@ METRICS = ("exact match", *ROUGE)
 def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> dict[str, Any]:
     """Writes report.html."""
     results = {name: done.result for name, done in inputs.items()}
-    took = sum(done.seconds for done in inputs.values())
+    worked = sum(done.worked for done in inputs.values())
     compression = results["compression"]
     best = min(compression["xz"], compression["ngram"])
     page = report.document(
         "The life of a small language model",
-        f"From plain text to answers in {report.seconds(took)}: a tokenizer, a decoder trained from scratch on the "
-        "documentation that comes with Python, instruction tuning, evaluation and sampling.",
+        f"From plain text to answers in {report.seconds(worked)} of processor time: a tokenizer, a decoder trained "
+        "from scratch on the documentation that comes with Python, instruction tuning, evaluation and sampling.",
         [
-            overview(results, took, best),
+            overview(results, worked, best),
             learning(results, config),
             compression_section(compression),
             answers_section(results["answers"]),
@@ -48,10 +48,10 @@ def run(config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path) -> 
         footer=f"Text sha256 {results['documents']['sha256']} · code {git_hash()} · seed {config['pretrain']['seed']}",
     )
     (folder / "report.html").write_text(page, encoding="utf-8")
-    return {"seconds": took, "beats_both": compression["model"] < best}
+    return {"worked": worked, "beats_both": compression["model"] < best}
 
 
-def overview(results: Mapping[str, Any], took: float, best: float) -> str:
+def overview(results: Mapping[str, Any], worked: float, best: float) -> str:
     compression, scores = results["compression"], results["answers"]["scores"]
     before, after = (scores[f"{name} tuning"]["all"]["rougeL"][1] for name in ("before", "after"))
     trained = results["pretrain"]
@@ -63,7 +63,7 @@ def overview(results: Mapping[str, Any], took: float, best: float) -> str:
                 ("ROUGE-L of answers", round(after, 3), f"{before:.3f} before tuning"),
                 ("Parameters", trained["parameters"], f"vocabulary {results['tokenizer']['vocab_size']:,}"),
                 ("Tokens read", trained["tokens"], f"{trained['epochs']:.1f} times through the text"),
-                ("Time", report.seconds(took), "all stages together"),
+                ("Processor time", report.seconds(worked), "all stages together"),
             ]
         ),
         report.table(
@@ -147,10 +147,10 @@ def tuning_section(inputs: Mapping[str, Done]) -> str:
     rows = []
     for stage, name in NAMES.items():
         found = inputs[stage].result
-        cost = ["", ""] if stage == "pretrain" else [f"{found['parameters']:,}", report.seconds(inputs[stage].seconds)]
+        cost = ["", ""] if stage == "pretrain" else [f"{found['parameters']:,}", report.seconds(inputs[stage].worked)]
         quality = [f"{scores[name]['all'][metric][1]:.3f}" for metric in ("exact match", "rougeL")]
         rows.append([name, *cost, *quality, f"{bits[stage]:.4f}", f"{bits[stage] - bits['pretrain']:+.4f}"])
-    header = ["", "trainable", "took", "exact match", "ROUGE-L", "bits per byte of documents", "forgotten"]
+    header = ["", "trainable", "processor time", "exact match", "ROUGE-L", "bits per byte of documents", "forgotten"]
     series = {
         NAMES[stage]: tuple(zip(*inputs[stage].result["held_out"], strict=True))
         for stage in NAMES

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
+from experiments.stages.claims import claimed, room
 from research.report import seconds
 
 
@@ -22,12 +24,21 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Done:
-    """A finished stage: its folder, its result (JSON values), the seconds it took, the key it is remembered under."""
+    """A finished stage.
+
+    Attributes:
+      folder: of what it made.
+      result: JSON values.
+      seconds: that it took, beside whatever ran at the same time.
+      key: that it is remembered under.
+      worked: seconds of processor time.
+    """
 
     folder: Path
     result: dict[str, Any]
     seconds: float
     key: str
+    worked: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,7 @@ class Stage:
       needs: earlier stages whose results it takes.
       reads: entries of the config that it depends on.
       makes: files or folders that must exist in its folder afterwards.
+      alone: it measures times, and nothing else of the job runs beside it.
     """
 
     name: str
@@ -50,6 +62,7 @@ class Stage:
     needs: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     makes: tuple[str, ...] = ()
+    alone: bool = False
 
     def key(self, config: Mapping[str, Any], inputs: Mapping[str, Done]) -> str:
         """A hash of what decides the result: config entries, inputs, the stage's code, Python's and jax's version.
@@ -74,26 +87,44 @@ def run_all(
 ) -> dict[str, Done]:
     """Runs the stages in order, each at most once per key; returns what all of them gave.
 
-    A stage that was interrupted finds its own folder again. Raises ValueError before anything runs when a stage
-    needs one that does not come before it or reads a config entry that does not exist.
+    A stage that was interrupted finds its own folder again. Several processes may do this in one folder at the same
+    time: each takes the first stage that is ready and that no other one is at. Raises ValueError before anything runs
+    when a stage needs one that does not come before it or reads a config entry that does not exist.
     """
     check(stages, config)
-    console = console or Console()
+    workdir.mkdir(parents=True, exist_ok=True)
+    console, begin = console or Console(), time.time()
     done: dict[str, Done] = {}
-    for number, stage in enumerate(stages, 1):
-        inputs = {name: done[name] for name in stage.needs}
-        key = stage.key(config, inputs)
-        folder = workdir / f"{stage.name}-{key[:10]}"
-        remembered = _read(folder, key, stage)
-        heading = f"[bold]{number}/{len(stages)}[/] {stage.title}"
-        if remembered is not None:
-            console.print(f"{heading} [dim]· done before, in {seconds(remembered.seconds)}[/]")
-            done[stage.name] = remembered
-            continue
-        console.print(heading)
-        done[stage.name] = _run(stage, {name: config[name] for name in stage.reads}, inputs, folder, key)
-        console.print(f"  [dim]took {seconds(done[stage.name].seconds)}[/]")
-    return done
+    while len(done) < len(stages):
+        if not any(_advance(stage, config, workdir, done, console, begin) for stage in stages):
+            time.sleep(0.1)  # until another process ends what the rest needs
+    return {stage.name: done[stage.name] for stage in stages}
+
+
+def _advance(
+    stage: Stage, config: Mapping[str, Any], workdir: Path, done: dict[str, Done], console: Console, begin: float
+) -> bool:
+    """Puts a stage among those that are done, unless it is there, lacks an input or is another process's."""
+    if stage.name in done or any(name not in done for name in stage.needs):
+        return False
+    inputs = {name: done[name] for name in stage.needs}
+    key = stage.key(config, inputs)
+    folder = workdir / f"{stage.name}-{key[:10]}"
+    heading = f"[bold]{len(done) + 1}[/] {stage.title}"
+    with claimed(folder) as mine:
+        found = _read(folder, key, stage)
+        if found is None and not mine:
+            return False
+        if found is None:
+            console.print(heading)
+            with room(workdir, alone=stage.alone):
+                found = _run(stage, {name: config[name] for name in stage.reads}, inputs, folder, key)
+            console.print(f"  [dim]took {seconds(found.seconds)}[/]")
+        else:
+            when = "done beside" if (folder / "done.json").stat().st_mtime > begin else "done before"
+            console.print(f"{heading} [dim]· {when}, in {seconds(found.seconds)}[/]")
+    done[stage.name] = found
+    return True
 
 
 def check(stages: Sequence[Stage], config: Mapping[str, Any]) -> None:
@@ -110,23 +141,27 @@ def check(stages: Sequence[Stage], config: Mapping[str, Any]) -> None:
 
 
 def _run(stage: Stage, config: Mapping[str, Any], inputs: Mapping[str, Done], folder: Path, key: str) -> Done:
-    folder.mkdir(parents=True, exist_ok=True)
-    spent = folder / "seconds.json"  # of earlier, interrupted attempts
-    before = json.loads(spent.read_text()) if spent.is_file() else 0.0
-    start = time.monotonic()
+    spent = folder / "spent.json"  # seconds and processor seconds of earlier, interrupted attempts
+    before = json.loads(spent.read_text()) if spent.is_file() else [0.0, 0.0]
+    start = _clocks()
     try:
         result = stage.run(config, inputs, folder)
     finally:
-        total = before + time.monotonic() - start
-        spent.write_text(json.dumps(total))
+        took, worked = (old + now - then for old, now, then in zip(before, _clocks(), start, strict=True))
+        spent.write_text(json.dumps([took, worked]))
     absent = [name for name in stage.makes if not (folder / name).exists()]
     if absent:
         raise RuntimeError(f"stage {stage.name!r} promised {list(stage.makes)} in {folder}; {absent} do not exist")
     part = folder / "done.json.part"
-    part.write_text(json.dumps({"key": key, "seconds": total, "result": result}, indent=1))
+    part.write_text(json.dumps({"key": key, "seconds": took, "worked": worked, "result": result}, indent=1))
     part.replace(folder / "done.json")
     # Read back, so that a remembered result and a fresh one are the same JSON values.
-    return Done(folder, json.loads((folder / "done.json").read_text())["result"], total, key)
+    return Done(folder, json.loads((folder / "done.json").read_text())["result"], took, key, worked)
+
+
+def _clocks() -> tuple[float, float]:
+    """Seconds that passed, and those of all cores that worked for this process and its children."""
+    return time.monotonic(), sum(os.times()[:4])
 
 
 def _read(folder: Path, key: str, stage: Stage) -> Done | None:
@@ -134,7 +169,7 @@ def _read(folder: Path, key: str, stage: Stage) -> Done | None:
     if not file.is_file() or not all((folder / name).exists() for name in stage.makes):
         return None
     saved = json.loads(file.read_text())
-    return Done(folder, saved["result"], saved["seconds"], key) if saved["key"] == key else None
+    return Done(folder, saved["result"], saved["seconds"], key, saved["worked"]) if saved["key"] == key else None
 
 
 def write_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

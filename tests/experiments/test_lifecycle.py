@@ -71,7 +71,7 @@ def test_an_interrupted_stage_goes_on_in_its_own_folder(tmp_path):
     done = run_all(chain(calls), config, tmp_path)
     assert calls == ["line 0", "line 1", "line 2", "double"]
     assert len(list(tmp_path.glob("count-*"))) == 1
-    assert done["count"].seconds >= json.loads((done["count"].folder / "seconds.json").read_text())
+    assert done["count"].seconds >= json.loads((done["count"].folder / "spent.json").read_text())[0]
 
 
 def test_a_stage_whose_product_was_deleted_runs_again(tmp_path):
