@@ -142,7 +142,12 @@ class _Walk:
             return True
         if name in _VIEWS and name != "transpose":
             return False
-        return value in self.by_kernel or (name in _DEAR and readers > 1)
+        return value in self.by_kernel or (name in _DEAR and readers > 1) or self._rounded(name, value)
+
+    def _rounded(self, name: str, value: Any) -> bool:
+        """Whether the CPU backend rounds what it keeps for later and keeps it so, instead of what it came from."""
+        low = getattr(value.aval, "dtype", None) == jnp.bfloat16
+        return self.cpu and low and value in self.kept and name not in _KERNELS | _VIEWS
 
     def _needed(self, k: int) -> int:
         """Until when an operand of equation k is read: by k, or by whoever k is fused into."""
@@ -169,8 +174,7 @@ class _Walk:
         return fullest
 
     def _hold(self, changes: list[Counter[str]], value: Any, start: int, maker: str) -> None:
-        # The CPU backend keeps low precision in float32, but hands it to products as it is.
-        wide = self.cpu and (_WIDE_STACKS if maker in _LOOPS else value not in self.by_product)
+        wide = self.cpu and self._is_widened(maker, value)
         made_by = "scan" if value in self.kept else maker
         size, name = _bytes(value.aval, wide), self.label(value.aval, made_by, self.depth > 0)
         changes[start][name] += size
@@ -178,6 +182,17 @@ class _Walk:
         # What a loop starts from becomes what it carries, in place.
         handed = end < len(self.ops) and end > start and value in self._carried(self.ops[end])
         changes[end if handed else max(end, start) + 1][name] -= size
+
+    def _is_widened(self, maker: str, value: Any) -> bool:
+        """Whether the CPU backend keeps a value of low precision in float32.
+
+        It does, but hands bf16 to products as it is and rounds what a backward pass waits for; fp16 it has no products
+        for. What a loop stacks stays as it is, but for bf16 in old versions.
+        """
+        half = getattr(value.aval, "dtype", None) == jnp.float16
+        if maker in _LOOPS:
+            return _WIDE_STACKS and not half
+        return half or not (value in self.by_product or self._rounded(maker, value))
 
     @staticmethod
     def _carried(op: _Op) -> list[Any]:

@@ -29,7 +29,7 @@ from research.recipes.assemble import heads
 from research.recipes.classify import classification_loss
 from research.recipes.pretrain import language_model_loss
 from research.scaling import live
-from research.training import optim, state
+from research.training import loss_scale, optim, state
 from research.training.state import State
 from research.training.step import make_step
 
@@ -277,7 +277,8 @@ class Run(NamedTuple):
         optimizer = optim.make({**setting.optimizer, "schedule": "constant", "warmup": 0}, params, steps=1)
         key = jax.eval_shape(lambda: jax.random.key(0))
         step: Any = jax.ShapeDtypeStruct((), jnp.int32)
-        run = State(step, params, jax.eval_shape(optimizer.init, params), key)
+        scale: Any = jax.eval_shape(lambda: loss_scale.make({}, setting.model.policy, params))
+        run = State(step, params, jax.eval_shape(optimizer.init, params), key, scale)
         classifies = setting.config.head in ("sequence", "token", "scalar")
         loss_fn = classification_loss(setting.model) if classifies else _language(setting)
         update = make_step(loss_fn, optimizer, accumulate=setting.accumulate).update
