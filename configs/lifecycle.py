@@ -4,7 +4,7 @@
     python -m experiments.lifecycle --config=configs/lifecycle.py --config.pretrain.steps=2000 --workdir=/tmp/life
     python -m experiments.lifecycle --config=configs/lifecycle.py:tiny        # seconds: to see that it runs
 
-About fourteen minutes on 2 CPU cores. LLaMA-style decoder (RMSNorm, RoPE, SwiGLU), *LLaMA: Open and Efficient
+About twelve minutes on 2 CPU cores. LLaMA-style decoder (RMSNorm, RoPE, SwiGLU), *LLaMA: Open and Efficient
 Foundation Language Models*, Touvron et al., https://arxiv.org/abs/2302.13971; matrices learn by Muon, *Muon is Scalable
 for LLM Training*, Liu et al., https://arxiv.org/abs/2502.16982.
 """

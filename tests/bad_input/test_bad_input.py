@@ -141,6 +141,7 @@ COMMANDS = {
     "preset that does not exist": (["--config.model.preset=lama-7b"], "did you mean 'llama-7b'"),
     "forgotten dashes": (["config.seed=1"], "unexpected arguments"),
     "rollouts that make no minibatches": (["--config.ppo.schedule.minibatch=3"], "do not split into minibatches of 3"),
+    "a third process for the stages": (["--config.processes=3"], "done by 1 or 2 processes, not by 3"),
     "answers without room": (["--config.pairs.new_tokens=128"], "of 224 tokens (pairs) do not fit"),
 }
 

@@ -189,7 +189,8 @@ def test_main_job_writes_its_report_and_says_where(job):
 
 @pytest.mark.slow
 def test_main_job_remembers_every_stage(job):
-    _, (_, second) = job
+    _, (first, second) = job
+    assert "done beside" in " ".join(first.split()), "the second process did nothing"
     assert " ".join(second.split()).count("done before") == len(STAGES)  # a narrow terminal breaks lines
 
 
