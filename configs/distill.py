@@ -36,7 +36,7 @@ OF_STORIES = {
 }
 OF_TRANSLATION = {
     "without a teacher": {},
-    "T=2": {"alpha": 0.5, "temperature": 2.0},
+    **{f"T={t}": {"alpha": 0.5, "temperature": float(t)} for t in (1, 2, 4)},
     "sequence-level": {"targets": "teacher"},
 }
 
