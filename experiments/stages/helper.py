@@ -33,6 +33,8 @@ def helping(arguments: Sequence[str], workdir: Path) -> Iterator[None]:
             yield
         finally:
             process.communicate()  # closes its input
+            if process.returncode not in (0, 130, -signal.SIGTERM):
+                print(f"the second process ended with exit code {process.returncode}: see {said.name}")
 
 
 def _end_with_input() -> None:

@@ -169,7 +169,9 @@ def _read(folder: Path, key: str, stage: Stage) -> Done | None:
     if not file.is_file() or not all((folder / name).exists() for name in stage.makes):
         return None
     saved = json.loads(file.read_text())
-    return Done(folder, saved["result"], saved["seconds"], key, saved["worked"]) if saved["key"] == key else None
+    if saved["key"] != key:
+        return None
+    return Done(folder, saved["result"], saved["seconds"], key, saved.get("worked", 0.0))
 
 
 def write_lines(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
