@@ -25,19 +25,19 @@ def busy(name):
         start = time.time()
         with open(config["log"], "a") as log:
             log.write(json.dumps(["begin", name, os.getpid(), start, 0]) + "\\n")
-        time.sleep(config["seconds"])
+        time.sleep(float(sys.argv[2]))
         with open(config["log"], "a") as log:
             log.write(json.dumps(["end", name, os.getpid(), start, time.time()]) + "\\n")
         return {"sum": 1 + sum(done.result["sum"] for done in inputs.values())}
     return run
 
 def stage(name, *needs, **more):
-    return Stage(name, name, busy(name), needs=needs, reads=("log", "seconds"), **more)
+    return Stage(name, name, busy(name), needs=needs, reads=("log",), **more)
 
 stages = (stage("a"), stage("b", "a"), stage("c", "a"), stage("quiet", "a", alone=True), stage("d", "a"), stage("e"),
           stage("last", "b", "c", "d", "quiet"))
 workdir = Path(sys.argv[1])
-done = run_all(stages, {"log": str(workdir / "log"), "seconds": float(sys.argv[2])}, workdir)
+done = run_all(stages, {"log": str(workdir / "log")}, workdir)
 print("sum", done["last"].result["sum"])
 """
 
@@ -83,9 +83,9 @@ def test_two_processes_do_every_stage_once_and_leave_one_alone_that_measures(tmp
 
 
 def test_a_killed_process_leaves_its_stage_to_the_other(tmp_path):
-    first = start(tmp_path, 2)
+    first = start(tmp_path, 600)
     wait_for(lambda: log(tmp_path))
-    second = start(tmp_path, 2)
+    second = start(tmp_path, 0.5)
     wait_for(lambda: {pid for _, _, pid, *_ in log(tmp_path)} == {first.pid, second.pid})
     first.kill()
     first.communicate()
