@@ -64,8 +64,8 @@ class Stage:
     makes: tuple[str, ...] = ()
     alone: bool = False
 
-    def key(self, config: Mapping[str, Any], inputs: Mapping[str, Done]) -> str:
-        """A hash of what decides the result: config entries, inputs, the stage's code, Python's and jax's version.
+    def key(self, config: Mapping[str, Any], keys: Mapping[str, str]) -> str:
+        """A hash of what decides the result: config entries, the inputs' keys, the stage's code, versions.
 
         The code is the stage's own module and the modules of this folder that it imports; after a change elsewhere
         (in `research/`), delete the stage's folder to do it again.
@@ -75,7 +75,7 @@ class Stage:
         parts = {
             "name": self.name,
             "config": {name: config[name] for name in self.reads},
-            "inputs": {name: inputs[name].key for name in self.needs},
+            "inputs": {name: keys[name] for name in self.needs},
             "code": sorted(inspect.getsource(m) for m in (module, *near)),
             "versions": [sys.version.split()[0], jax.__version__],
         }
@@ -94,21 +94,28 @@ def run_all(
     check(stages, config)
     workdir.mkdir(parents=True, exist_ok=True)
     console, begin = console or Console(), time.time()
+    keys: dict[str, str] = {}
+    for stage in stages:
+        keys[stage.name] = stage.key(config, keys)
     done: dict[str, Done] = {}
     while len(done) < len(stages):
-        if not any(_advance(stage, config, workdir, done, console, begin) for stage in stages):
+        if not any(_advance(stage, keys[stage.name], config, workdir, done, console, begin) for stage in stages):
             time.sleep(0.1)  # until another process ends what the rest needs
     return {stage.name: done[stage.name] for stage in stages}
 
 
 def _advance(
-    stage: Stage, config: Mapping[str, Any], workdir: Path, done: dict[str, Done], console: Console, begin: float
+    stage: Stage,
+    key: str,
+    config: Mapping[str, Any],
+    workdir: Path,
+    done: dict[str, Done],
+    console: Console,
+    begin: float,
 ) -> bool:
     """Puts a stage among those that are done, unless it is there, lacks an input or is another process's."""
     if stage.name in done or any(name not in done for name in stage.needs):
         return False
-    inputs = {name: done[name] for name in stage.needs}
-    key = stage.key(config, inputs)
     folder = workdir / f"{stage.name}-{key[:10]}"
     heading = f"[bold]{len(done) + 1}[/] {stage.title}"
     with claimed(folder) as mine:
@@ -117,8 +124,9 @@ def _advance(
             return False
         if found is None:
             console.print(heading)
+            given, inputs = {name: config[name] for name in stage.reads}, {name: done[name] for name in stage.needs}
             with room(workdir, alone=stage.alone):
-                found = _run(stage, {name: config[name] for name in stage.reads}, inputs, folder, key)
+                found = _run(stage, given, inputs, folder, key)
             console.print(f"  [dim]took {seconds(found.seconds)}[/]")
         else:
             when = "done beside" if (folder / "done.json").stat().st_mtime > begin else "done before"
