@@ -10,7 +10,8 @@ with its card. Started again, only what is missing is done. A budget is answered
 import re
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,15 +30,20 @@ from research.core import compilation, tree
 from research.interop import save_pretrained
 from research.interop.card import Card, write_card
 from research.interop.run import save_run
-from research.models import build
+from research.models import ModelConfig, build
 from research.report import plots, print_table
 
 BUDGETS = {"bytes": "at most {:,.0f} bytes at rest", "decode": "at least {:,.0f} tokens/s"}
 
 
-def run_cell(subject: Any, form: Mapping[str, Any], seed: int, timed: bool, export: Path | None) -> dict[str, Any]:
+Make = Callable[[Mapping[str, Any], int], tuple[ModelConfig, Any]]  # form, seed -> config, plain weights
+
+
+def run_cell(
+    subject: Any, form: Mapping[str, Any], seed: int, make: Make, timed: bool, export: Path | None
+) -> dict[str, Any]:
     """Makes one form with one seed; quality, bytes, speed where `timed`, and the files in `export`."""
-    config, params = smaller(subject, form, seed)
+    config, params = make(form, seed)
     model = build(config, policy=form["policy"], unroll=True)
     ready = packed(subject, model, params, form["quantize"], seed)
     figures = measured(subject, model, ready, "", timed)
@@ -76,16 +82,35 @@ def write(
         write_card(folder, card)
 
 
+def shared(subject: Any, forms: Sequence[Mapping[str, Any]]) -> Make:
+    """`smaller` of a subject, done once for forms that differ in their bits alone."""
+
+    def shape(form: Mapping[str, Any]) -> str:
+        return repr({key: value for key, value in form.items() if key not in ("quantize", "policy")})
+
+    several = {found for found, count in Counter(map(shape, forms)).items() if count > 1}
+    made: dict[tuple[str, int], tuple[ModelConfig, Any]] = {}
+
+    def make(form: Mapping[str, Any], seed: int) -> tuple[ModelConfig, Any]:
+        at = (shape(form), seed)
+        found = made.get(at) or smaller(subject, form, seed)
+        if at[0] in several:
+            made[at] = found
+        return found
+
+    return make
+
+
 def cells_of(name: str, subject: Any, config: Mapping[str, Any], workdir: Path) -> list[Cell]:
     """One cell per form and seed; a form with no training and no calibration in it has one seed."""
-    grid = []
+    grid, make = [], shared(subject, list(config["forms"].values()))
     for form, given in config["forms"].items():
         chance = given["recover"] or given["slim"] or any(getattr(r, "CALIBRATED", False) for r in rules_of(given))
         for seed in config["seeds"] if chance else config["seeds"][:1]:
             settings = {"form": given, "subject": config[name], "base": tree.fingerprint(subject.params)}
             first = seed == config["seeds"][0]
             folder = workdir / "exported" / name / re.sub(r"\W+", "_", form).strip("_")
-            run = partial(run_cell, subject, given, seed, first, folder if first and config["export"] else None)
+            run = partial(run_cell, subject, given, seed, make, first, folder if first and config["export"] else None)
             grid.append(Cell({"subject": name, "form": form, "seed": seed}, settings, run))
     return grid
 

@@ -68,6 +68,17 @@ def test_a_distilled_form_comes_nearer_to_the_whole_model_than_a_trained_one(sto
     assert apart["distil"] < 0.95 * apart["full"]
 
 
+def test_forms_that_differ_in_their_bits_alone_are_trained_once(stories, monkeypatch):
+    trained = []
+    monkeypatch.setattr(compress, "smaller", lambda _, given, seed: trained.append((given["recover"], seed)) or given)
+    names = ("half the columns, trained", "half the columns, trained, int8", "half the columns, distilled")
+    make = compress.shared(stories, [form(name) for name in names])
+    for seed in (0, 1):
+        first, second, other = (make(form(name), seed) for name in names)
+        assert first is second and other is not first
+    assert trained == [("full", 0), ("distil", 0), ("full", 1), ("distil", 1)]
+
+
 def test_heads_and_columns_are_shares_of_the_model():
     config = tiny("llama", n_layers=1)[0].config
     assert kept(config, {"heads": 0.5, "columns": 0.5}) == {"heads": 2, "columns": 24}
@@ -76,13 +87,14 @@ def test_heads_and_columns_are_shares_of_the_model():
 
 
 def test_a_form_is_measured_and_written(stories, tmp_path):
-    figures = compress.run_cell(stories, form("magnitude 2:4"), 0, False, tmp_path / "stories" / "masked")
+    make, folder = compress.shared(stories, []), tmp_path / "stories"
+    figures = compress.run_cell(stories, form("magnitude 2:4"), 0, make, False, folder / "masked")
     kernels = sum(w.size for k, w in tree.paths(stories.params).items() if "/layers/" in k and k.endswith("kernel"))
     assert figures["at_rest"] == figures["bytes"] - kernels // 2 * 4 + kernels // 8
     config, params, _ = load_pretrained(tmp_path / "stories" / "masked")
     assert config.d_ff == stories.config.d_ff and sparsity(params) == pytest.approx(0.5)
     assert "2:4" in (tmp_path / "stories" / "masked" / "README.md").read_text()
-    compress.run_cell(stories, form("int8"), 0, False, tmp_path / "stories" / "int8")
+    compress.run_cell(stories, form("int8"), 0, make, False, folder / "int8")
     _, packed, _ = load_run(tmp_path / "stories" / "int8")
     assert tree.nbytes(packed) < tree.nbytes(stories.params) / 2
     assert (tmp_path / "stories" / "int8" / "README.md").is_file()
