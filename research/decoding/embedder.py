@@ -29,8 +29,8 @@ from research.interop.folder import read_json, write_json
 from research.models import Model, build
 from research.ops.pooling import MODES, pool
 
-STEP = 16  # rows are padded to multiples of this many tokens
-TOKENS = 2048  # of a batch, padding counted
+STEP = 8  # rows are padded to multiples of this many tokens
+TOKENS = {"cpu": 1024, "gpu": 16_384, "tpu": 16_384}  # of a batch, padding counted; a core's cache holds few
 
 PARTS = ("Transformer", "Pooling", "Normalize")
 CHAIN, TEXTS, STATES = "modules.json", "sentence_bert_config.json", "1_Pooling"
@@ -74,7 +74,7 @@ class Embedder:
 
     @cached_property
     def name(self) -> str:
-        told = (tree.fingerprint(self.params), self.length, self.pooling, self.lowercase, self.prefix)
+        told = (tree.fingerprint(tree.stack(self.params)), self.length, self.pooling, self.lowercase, self.prefix)
         return f"{self.model.config.family}-{hashlib.sha256(repr(told).encode()).hexdigest()[:12]}"
 
     @property
@@ -89,26 +89,30 @@ class Embedder:
         return [self.tokenizer.bos_id] * bos + ids + [self.tokenizer.eos_id] * eos
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        rows = [self.encode(text) for text in texts]
-        left = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
-        parts: list[tuple[list[int], int, int]] = []  # which rows, in a batch of how many, how wide
-        while left:
-            width = min(-(-max(len(rows[left[0]]), 1) // STEP) * STEP, self.length)
-            # Full batches, or the next power of two, so that there are few programs.
-            size = min(max(1, TOKENS // width), 1 << (len(left) - 1).bit_length())
-            parts.append((left[:size], size, width))
-            left = left[size:]
-        found = np.zeros((len(rows), self.width), np.float32)
-
-        def fill(part: tuple[list[int], int, int]) -> None:
-            some, size, width = part
-            batch = pad_batch([rows[i] for i in some] + [[]] * (size - len(some)), width)
-            found[some] = np.asarray(unit_vectors(self.model, self.pooling, self.params, batch))[: len(some)]
-
         # Two at a time: some operations use one core of a CPU, which begins a program only when the one before is done.
         with ThreadPoolExecutor(2) as pool:
-            list(pool.map(fill, parts))
+            rows = list(pool.map(self.encode, texts))
+            found = np.zeros((len(rows), self.width), np.float32)
+
+            def fill(part: tuple[list[int], int, int]) -> None:
+                some, size, width = part
+                batch = pad_batch([rows[i] for i in some] + [[]] * (size - len(some)), width)
+                found[some] = np.asarray(unit_vectors(self.model, self.pooling, self.params, batch))[: len(some)]
+
+            list(pool.map(fill, self._batches([len(row) for row in rows])))
         return found
+
+    def _batches(self, lengths: Sequence[int]) -> list[tuple[list[int], int, int]]:
+        """Which rows, in a batch of how many, how wide: the longest first, those of like length together."""
+        left = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+        most, parts = TOKENS[jax.default_backend()], []
+        while left:
+            width = min(-(-max(lengths[left[0]], 1) // STEP) * STEP, self.length)
+            # Full batches, or the next power of two, so that there are few programs.
+            size = min(max(1, most // width), 1 << (len(left) - 1).bit_length())
+            parts.append((left[:size], size, width))
+            left = left[size:]
+        return parts
 
     def save(self, folder: str | Path) -> None:
         """Writes a folder that `load_embedder` and `sentence-transformers` read."""
@@ -150,8 +154,8 @@ def load_embedder(folder: str | Path, *, policy: str = "f32") -> Embedder:
     lengths = (texts.get("max_seq_length"), tokenizer_config.get("model_max_length"))
     told = _settings(folder / PROMPTS)
     return Embedder(
-        build(config, policy=policy),
-        params,
+        build(config, policy=policy, unroll=True),
+        tree.unstack(params),
         load_tokenizer(folder),
         length=int(min(config.max_length, next((n for n in lengths if n), config.max_length))),
         pooling=_pooling(folder),

@@ -69,13 +69,9 @@ def peak(jaxpr: Any, label: Label = lambda *_: "bytes", *, cpu: bool = False) ->
 
 
 def carried(jaxpr: Any) -> int:
-    """Bytes of what all loops of a program carry, once at the start and once after every turn."""
-    total = 0
-    for op in _flatten(getattr(jaxpr, "jaxpr", jaxpr))[0].ops:
-        if op.name == "scan":
-            held = sum(_bytes(value.aval, False) for value in op.outputs[: scan_parts(op.params)[1]])
-            total += held * (op.params["length"] + 1)
-    return total
+    """Bytes of what all loops of a program carry."""
+    loops = [op for op in _flatten(getattr(jaxpr, "jaxpr", jaxpr))[0].ops if op.name == "scan"]
+    return sum(_bytes(value.aval, False) for op in loops for value in op.outputs[: scan_parts(op.params)[1]])
 
 
 class _Walk:

@@ -309,15 +309,15 @@ class Run(NamedTuple):
     def _updating(self) -> Counter[str]:
         """While the optimizer works there are the raw gradients and, where they are clipped, the clipped ones.
 
-        Without clipping it is the new moments of the largest weight that are there beside them. XLA unrolls short
-        loops (Muon's Newton-Schulz steps) and runs those of all weights side by side, each of which keeps what it
-        carried after every turn.
+        Without clipping it is the new moments of the largest weight that are there beside them; XLA runs the loops of
+        all weights (Muon's Newton-Schulz steps) side by side, so that what they carry is there as well.
         """
         params, grads = self.state.params, tree_bytes(self.state.params)
-        clipped = self.setting.optimizer.get("clip", 1.0)
-        beside = grads if clipped else 2 * max(_bytes(leaf, leaf.shape) for leaf in jax.tree.leaves(params))
         loops = live.carried(jax.jit(self.optimizer.update).trace(params, self.state.opt_state, params).jaxpr)
-        return Counter({"gradients": grads, "temporaries": beside + loops})
+        beside = 2 * max(_bytes(leaf, leaf.shape) for leaf in jax.tree.leaves(params)) + loops
+        if self.setting.optimizer.get("clip", 1.0) and not loops:
+            beside = grads
+        return Counter({"gradients": grads, "temporaries": beside})
 
 
 def _language(setting: Setting) -> Any:

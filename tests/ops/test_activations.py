@@ -2,6 +2,7 @@
 
 import math
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,9 +10,11 @@ from research.ops.activations import activation
 
 
 def test_gelu_is_exact_and_its_tanh_form_is_another_function():
-    x = np.linspace(-4, 4, 33).astype(np.float32)
-    exact = np.array([v * 0.5 * (1 + math.erf(v / math.sqrt(2))) for v in x])
-    np.testing.assert_allclose(activation("gelu")(x), exact, atol=1e-5)
+    x = jnp.linspace(-8, 8, 65)
+    exact = np.array([v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x.tolist()])
+    np.testing.assert_allclose(activation("gelu")(x), exact, atol=2e-6)
+    low = np.asarray(activation("gelu")(x.astype(jnp.bfloat16)), np.float32)[np.abs(x) <= 4]
+    np.testing.assert_allclose(low, exact[np.abs(x) <= 4], rtol=0.06)
     difference = np.abs(np.asarray(activation("gelu_tanh")(x)) - exact).max()
     assert 1e-5 < difference < 1e-2
 
