@@ -99,14 +99,14 @@ def run_all(
         keys[stage.name] = stage.key(config, keys)
     done: dict[str, Done] = {}
     while len(done) < len(stages):
-        if not any(_advance(stage, keys[stage.name], config, workdir, done, console, begin) for stage in stages):
+        if not any(_advance(stage, keys, config, workdir, done, console, begin) for stage in stages):
             time.sleep(0.1)  # until another process ends what the rest needs
     return {stage.name: done[stage.name] for stage in stages}
 
 
 def _advance(
     stage: Stage,
-    key: str,
+    keys: Mapping[str, str],
     config: Mapping[str, Any],
     workdir: Path,
     done: dict[str, Done],
@@ -116,8 +116,9 @@ def _advance(
     """Puts a stage among those that are done, unless it is there, lacks an input or is another process's."""
     if stage.name in done or any(name not in done for name in stage.needs):
         return False
+    key = keys[stage.name]
     folder = workdir / f"{stage.name}-{key[:10]}"
-    heading = f"[bold]{len(done) + 1}[/] {stage.title}"
+    heading = f"[bold]{len(done) + 1} of {len(keys)}[/] {stage.title}"
     with claimed(folder) as mine:
         found = _read(folder, key, stage)
         if found is None and not mine:
