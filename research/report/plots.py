@@ -222,7 +222,7 @@ def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
     axes = figure.add_subplot(facecolor="none")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(INK)
-    axes.tick_params(colors=INK, labelsize=9)
+    axes.tick_params(which="both", colors=INK, labelsize=9)
     axes.xaxis.label.set_color(INK)
     axes.yaxis.label.set_color(INK)
     axes.grid(axis="y", color=INK, alpha=0.18, linewidth=0.8)
