@@ -35,7 +35,6 @@ from research.report import plots, print_table
 
 BUDGETS = {"bytes": "at most {:,.0f} bytes at rest", "decode": "at least {:,.0f} tokens/s"}
 
-
 Make = Callable[[Mapping[str, Any], int], tuple[ModelConfig, Any]]  # form, seed -> config, plain weights
 
 

@@ -30,7 +30,7 @@ from research.models import Model, build
 from research.ops.pooling import MODES, pool
 
 STEP = 8  # rows are padded to multiples of this many tokens
-TOKENS = {"cpu": 1024, "gpu": 16_384, "tpu": 16_384}  # of a batch, padding counted; a core's cache holds few
+TOKENS, CPU_TOKENS = 16_384, 1024  # of a batch, padding counted; a core's cache holds few
 
 PARTS = ("Transformer", "Pooling", "Normalize")
 CHAIN, TEXTS, STATES = "modules.json", "sentence_bert_config.json", "1_Pooling"
@@ -105,7 +105,7 @@ class Embedder:
     def _batches(self, lengths: Sequence[int]) -> list[tuple[list[int], int, int]]:
         """Which rows, in a batch of how many, how wide: the longest first, those of like length together."""
         left = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-        most, parts = TOKENS[jax.default_backend()], []
+        most, parts = CPU_TOKENS if jax.default_backend() == "cpu" else TOKENS, []
         while left:
             width = min(-(-max(lengths[left[0]], 1) // STEP) * STEP, self.length)
             # Full batches, or the next power of two, so that there are few programs.
