@@ -33,7 +33,7 @@ from research.interop.run import save_run
 from research.models import ModelConfig, build
 from research.report import plots, print_table
 
-BUDGETS = {"bytes": "at most {:,.0f} bytes at rest", "decode": "at least {:,.0f} tokens/s"}
+BUDGETS = {"bytes": "at most {:,.0f} bytes at rest", "decode": "at least {:,.0f} a second"}
 
 Make = Callable[[Mapping[str, Any], int], tuple[ModelConfig, Any]]  # form, seed -> config, plain weights
 
