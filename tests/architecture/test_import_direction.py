@@ -1,6 +1,7 @@
 """Imports between the rooms of the house go one way (README, "Architecture")."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -150,7 +151,10 @@ print([name for name in ("jax", "flax", "optax", "torch") if name in sys.modules
 """
 
 
-def test_configs_and_apps_run_without_jax():
-    result = subprocess.run([sys.executable, "-c", RUN_WITHOUT_JAX], cwd=ROOT, capture_output=True, text=True)
+def test_configs_and_apps_run_without_jax(tmp_path):
+    (tmp_path / "t0_templates").mkdir()
+    (tmp_path / "t0_templates" / "one.jsonl").touch()  # a config that has one section per file of the data folder
+    env = os.environ | {"LIFECYCLE_DATA": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", RUN_WITHOUT_JAX], cwd=ROOT, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert result.stdout.strip() == "[]"
