@@ -10,8 +10,7 @@ with its card. Started again, only what is missing is done. A budget is answered
 import re
 import statistics
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,17 +24,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from experiments import command
 from experiments.cells import Cell, data_folder, names, picked, spread, sweep
 from experiments.quantized import HEADERS, SUBJECTS, check, measured, packed
-from experiments.smaller import at_rest, check_form, pareto, rules_of, smaller, sparsity
+from experiments.smaller import Make, at_rest, check_form, pareto, rules_of, shared, sparsity
 from research.core import compilation, tree
 from research.interop import save_pretrained
 from research.interop.card import Card, write_card
 from research.interop.run import save_run
-from research.models import ModelConfig, build
+from research.models import build
 from research.report import plots, print_table
 
 BUDGETS = {"bytes": "at most {:,.0f} bytes at rest", "decode": "at least {:,.0f} a second"}
-
-Make = Callable[[Mapping[str, Any], int], tuple[ModelConfig, Any]]  # form, seed -> config, plain weights
 
 
 def run_cell(
@@ -79,25 +76,6 @@ def write(
     except ValueError:  # fewer heads than the format can say
         save_run(folder, model.config, params)
         write_card(folder, card)
-
-
-def shared(subject: Any, forms: Sequence[Mapping[str, Any]]) -> Make:
-    """`smaller` of a subject, done once for forms that differ in their bits alone."""
-
-    def shape(form: Mapping[str, Any]) -> str:
-        return repr({key: value for key, value in form.items() if key not in ("quantize", "policy")})
-
-    several = {found for found, count in Counter(map(shape, forms)).items() if count > 1}
-    made: dict[tuple[str, int], tuple[ModelConfig, Any]] = {}
-
-    def make(form: Mapping[str, Any], seed: int) -> tuple[ModelConfig, Any]:
-        at = (shape(form), seed)
-        found = made.get(at) or smaller(subject, form, seed)
-        if at[0] in several:
-            made[at] = found
-        return found
-
-    return make
 
 
 def cells_of(name: str, subject: Any, config: Mapping[str, Any], workdir: Path) -> list[Cell]:

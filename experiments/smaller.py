@@ -1,6 +1,7 @@
 """One form of a model before it is quantized: units cut out or numbers masked, trained again, and folded."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from research.weights.slim import importance, slim
 
 CUTS = ("heads", "columns", "layers", "encoder_layers")
 RECOVERIES = ("", "full", "lora", "distil")
+Make = Callable[[Mapping[str, Any], int], tuple[ModelConfig, Any]]  # form, seed -> config, plain weights
 
 
 def smaller(subject: Any, form: Mapping[str, Any], seed: int) -> tuple[ModelConfig, Any]:
@@ -46,6 +48,25 @@ def smaller(subject: Any, form: Mapping[str, Any], seed: int) -> tuple[ModelConf
             params = recovered(subject, model, params, learns, teaches, batches, settings["learning_rate"], key)
         params = weights.merge(params)
     return config, params
+
+
+def shared(subject: Any, forms: Sequence[Mapping[str, Any]]) -> Make:
+    """`smaller` of a subject, done once for forms that differ in their bits alone."""
+
+    def shape(form: Mapping[str, Any]) -> str:
+        return repr({key: value for key, value in form.items() if key not in ("quantize", "policy")})
+
+    several = {found for found, count in Counter(map(shape, forms)).items() if count > 1}
+    made: dict[tuple[str, int], tuple[ModelConfig, Any]] = {}
+
+    def make(form: Mapping[str, Any], seed: int) -> tuple[ModelConfig, Any]:
+        at = (shape(form), seed)
+        found = made.get(at) or smaller(subject, form, seed)
+        if at[0] in several:
+            made[at] = found
+        return found
+
+    return make
 
 
 def recovered(

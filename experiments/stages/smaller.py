@@ -70,13 +70,10 @@ def stage(name: str, title: str) -> Stage:
         settings = config[name]
         ruler = quantize.Ruler.of(config["quantize"], inputs)
         subject = subject_of(config, settings, ruler.pieces, inputs)
-        made: dict[str, Any] = {}  # what differs in its bits alone is trained once
+        make = forms.shared(subject, list(settings["forms"].values()))
 
         def one(form: Mapping[str, Any]) -> dict[str, float]:
-            before = repr([form[part] for part in ("prune", "stages", "slim", "recover")])
-            if before not in made:
-                made[before] = forms.smaller(subject, form, settings["seed"])
-            return measured(ruler, form, *made[before])
+            return measured(ruler, form, *make(form, settings["seed"]))
 
         grid = [Cell({"form": form}, given, partial(one, given)) for form, given in settings["forms"].items()]
         return {"forms": {found["form"]: found for found in sweep(grid, folder, Console())}}

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from configs.compress import FORMS, PLAIN, get_config
 from experiments import compress
+from experiments import smaller as forms
 from experiments.quantized import Stories
 from experiments.smaller import kept, pareto, smaller, sparsity
 from research.core import tree
@@ -70,9 +71,9 @@ def test_a_distilled_form_comes_nearer_to_the_whole_model_than_a_trained_one(sto
 
 def test_forms_that_differ_in_their_bits_alone_are_trained_once(stories, monkeypatch):
     trained = []
-    monkeypatch.setattr(compress, "smaller", lambda _, given, seed: trained.append((given["recover"], seed)) or given)
+    monkeypatch.setattr(forms, "smaller", lambda _, given, seed: trained.append((given["recover"], seed)) or given)
     names = ("half the columns, trained", "half the columns, trained, int8", "half the columns, distilled")
-    make = compress.shared(stories, [form(name) for name in names])
+    make = forms.shared(stories, [form(name) for name in names])
     for seed in (0, 1):
         first, second, other = (make(form(name), seed) for name in names)
         assert first is second and other is not first
@@ -87,7 +88,7 @@ def test_heads_and_columns_are_shares_of_the_model():
 
 
 def test_a_form_is_measured_and_written(stories, tmp_path):
-    make, folder = compress.shared(stories, []), tmp_path / "stories"
+    make, folder = forms.shared(stories, []), tmp_path / "stories"
     figures = compress.run_cell(stories, form("magnitude 2:4"), 0, make, False, folder / "masked")
     kernels = sum(w.size for k, w in tree.paths(stories.params).items() if "/layers/" in k and k.endswith("kernel"))
     assert figures["at_rest"] == figures["bytes"] - kernels // 2 * 4 + kernels // 8
