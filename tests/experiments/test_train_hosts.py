@@ -43,7 +43,8 @@ def start(folder, text, count, *, extra=lambda host: ()):
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"  # of two counts the last holds
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     environment |= {"JAX_COORDINATOR_ADDRESS": f"localhost:{port}", "JAX_NUM_PROCESSES": str(count)}
     settings = [f"--config.{name}={value}" for name, value in changes(text).items()]
     command = [sys.executable, "-m", "experiments.train", "--config=configs/forkme.py:tiny", f"--workdir={folder}"]
